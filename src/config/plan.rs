@@ -1,0 +1,364 @@
+//! What the data plane runs on: every value checked and every default filled in.
+//!
+//! A [`Plan`] is immutable. It is made once from a file (or by `demo`) and shared by all cores.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::types::{GroupId, ListenerId};
+
+/// A complete, checked configuration.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub runtime: RuntimePlan,
+    pub log: LogPlan,
+    /// Indexed by [`ListenerId`].
+    pub listeners: Vec<ListenerPlan>,
+    /// Indexed by [`GroupId`].
+    pub upstreams: Vec<UpstreamPlan>,
+}
+
+impl Plan {
+    #[must_use]
+    pub fn listener(&self, id: ListenerId) -> &ListenerPlan {
+        &self.listeners[usize::from(id.0)]
+    }
+
+    #[must_use]
+    pub fn upstream(&self, id: GroupId) -> &UpstreamPlan {
+        &self.upstreams[usize::from(id.0)]
+    }
+}
+
+/// Where in the configuration file something stands: what a diagnostic blames.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Byte range in the file's text. Empty for a default.
+    pub span: Range<usize>,
+}
+
+/// A value that a later check (the file behind a path, say) may have to blame.
+#[derive(Debug, Clone)]
+pub struct Located<T> {
+    pub value: T,
+    pub place: Place,
+}
+
+#[derive(Debug, Clone)]
+pub struct RuntimePlan {
+    pub workers: Workers,
+    /// How long connections may go on after SIGTERM or SIGINT.
+    pub drain_timeout: Duration,
+    /// TLS handshakes in flight per core, both legs together, before new connections are refused.
+    pub handshakes_max: usize,
+    /// Connections that one readiness event may accept before other work has its turn.
+    pub accept_batch: usize,
+    /// Spare pipes a core keeps for splice.
+    pub pipes_max: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Workers {
+    /// One for each CPU that this process may run on.
+    Auto,
+    Count(usize),
+    /// One on each of these CPUs.
+    Cpus(Vec<usize>),
+}
+
+#[derive(Debug, Clone)]
+pub struct LogPlan {
+    pub access: AccessLog,
+    pub format: LogFormat,
+    /// Records that may wait for the writer, per core; more are dropped and counted.
+    pub queue_max: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessLog {
+    Off,
+    Stderr,
+    File(PathBuf),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Json,
+    Logfmt,
+}
+
+#[derive(Debug, Clone)]
+pub struct ListenerPlan {
+    pub name: String,
+    pub binds: Vec<Located<BindAddress>>,
+    pub target: Target,
+    pub tls: Option<DownstreamTls>,
+    /// Connections of this listener, all cores together.
+    pub connections_max: usize,
+    /// Length of the kernel's queue of connections not yet accepted, per core.
+    pub backlog: u32,
+    pub steering: Steering,
+    pub client_hello_timeout: Duration,
+    pub handshake_timeout: Duration,
+    /// One attempt at one server: connect and, where configured, TLS handshake.
+    pub connect_timeout: Duration,
+    /// Servers tried for one connection.
+    pub next_upstream_tries: u32,
+    /// No byte in either direction for this long ends the connection.
+    pub idle_timeout: Duration,
+    pub socket: SocketOptions,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BindAddress {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// Where a listener's connections go.
+#[derive(Debug, Clone)]
+pub enum Target {
+    Group(GroupId),
+    /// First match by the ClientHello wins; `default` is for hellos that none matches.
+    Routes {
+        routes: Vec<RoutePlan>,
+        default: Option<GroupId>,
+    },
+}
+
+/// All that is given must match.
+#[derive(Debug, Clone)]
+pub struct RoutePlan {
+    /// Lower-case names; `*.example.org` stands for one more label. Empty: any, also none.
+    pub server_names: Vec<NamePattern>,
+    /// One of these is offered. Empty: any, also none.
+    pub alpn: Vec<Vec<u8>>,
+    pub upstream: GroupId,
+}
+
+/// A DNS name in lower case, or a wildcard for its left-most label.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum NamePattern {
+    Exact(String),
+    /// `*.example.org` is kept as `example.org`.
+    Wildcard(String),
+}
+
+impl NamePattern {
+    /// Compares without regard to case and a trailing dot, as RFC 6125 6.4.3 does: a wildcard
+    /// stands for exactly one label.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        let name = name.strip_suffix('.').unwrap_or(name);
+        match self {
+            Self::Exact(exact) => exact.eq_ignore_ascii_case(name),
+            Self::Wildcard(parent) => name.split_once('.').is_some_and(|(label, rest)| {
+                !label.is_empty() && rest.eq_ignore_ascii_case(parent)
+            }),
+        }
+    }
+}
+
+/// How the kernel spreads a listener's connections over the cores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Steering {
+    /// By a hash of addresses and ports.
+    Kernel,
+    /// By source address alone, so that a returning client meets the core with its session.
+    SourceAddress,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketOptions {
+    pub tcp_nodelay: bool,
+    /// `None`: SO_KEEPALIVE stays off.
+    pub keepalive: Option<Keepalive>,
+    /// Sent data may stay unacknowledged this long. `None`: the kernel's default.
+    pub user_timeout: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    pub idle: Duration,
+    pub interval: Duration,
+    pub probes: u32,
+}
+
+#[derive(Debug, Clone)]
+pub struct DownstreamTls {
+    /// At least one; the first is the default for names that none has.
+    pub certificates: Vec<CertificatePlan>,
+    pub verify_client: VerifyClient,
+    /// Present unless `verify_client` is off (or optional-no-ca without it).
+    pub client_ca: Option<Located<PathBuf>>,
+    /// Intermediates that may stand between client certificate and CA (nginx's sense).
+    pub verify_depth: u32,
+    pub crl: Option<Located<PathBuf>>,
+    /// Empty: every verified certificate may pass.
+    pub allow_identities: Vec<Located<IdentityPattern>>,
+    pub policy: TlsPolicy,
+    /// In order of preference; empty: ALPN is not answered.
+    pub alpn: Vec<Vec<u8>>,
+    pub resumption: Resumption,
+}
+
+#[derive(Debug, Clone)]
+pub struct CertificatePlan {
+    pub certificate: Located<PathBuf>,
+    pub private_key: Located<PathBuf>,
+    pub ocsp_response: Option<Located<PathBuf>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VerifyClient {
+    Off,
+    Optional,
+    Required,
+    OptionalNoCa,
+}
+
+/// A name of a certificate that `allow_identities` accepts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdentityPattern {
+    Dns(NamePattern),
+    /// A URI of the SAN, SPIFFE ids included; a trailing `*` matches any rest.
+    Uri(String),
+    CommonName(String),
+    /// SHA-256 of the DER of SubjectPublicKeyInfo (RFC 7469 2.4).
+    SpkiSha256([u8; 32]),
+}
+
+#[derive(Debug, Clone)]
+pub struct Resumption {
+    pub enabled: bool,
+    /// How long a session may be resumed: at most 7 days (RFC 8446 4.6.1).
+    pub lifetime: Duration,
+    /// nginx's 48 or 80 byte files, newest first; empty: keys are made and rotated by themselves.
+    pub ticket_key_files: Vec<Located<PathBuf>>,
+    /// Sessions a core remembers for clients that use session IDs.
+    pub cache_max: usize,
+    /// TLS 1.3 tickets sent after a full handshake.
+    pub tickets: usize,
+}
+
+/// What both legs have in common.
+#[derive(Debug, Clone)]
+pub struct TlsPolicy {
+    pub versions: TlsVersions,
+    /// In order of preference. Empty: the fastest strong suites of this CPU first.
+    pub cipher_suites: Vec<CipherSuite>,
+    /// In order of preference; never empty.
+    pub groups: Vec<Group>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TlsVersions {
+    pub tls12: bool,
+    pub tls13: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CipherSuite {
+    Tls13Aes128GcmSha256,
+    Tls13Aes256GcmSha384,
+    Tls13Chacha20Poly1305Sha256,
+    EcdheEcdsaAes128GcmSha256,
+    EcdheEcdsaAes256GcmSha384,
+    EcdheEcdsaChacha20Poly1305,
+    EcdheRsaAes128GcmSha256,
+    EcdheRsaAes256GcmSha384,
+    EcdheRsaChacha20Poly1305,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Group {
+    X25519MlKem768,
+    X25519,
+    P256,
+    P384,
+}
+
+#[derive(Debug, Clone)]
+pub struct UpstreamPlan {
+    pub name: String,
+    /// At least one.
+    pub servers: Vec<ServerPlan>,
+    pub balance: Balance,
+    pub tls: Option<UpstreamTls>,
+    pub resolve: ResolvePlan,
+    pub socket: SocketOptions,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    RoundRobin,
+}
+
+#[derive(Debug, Clone)]
+pub struct ServerPlan {
+    pub address: Located<ServerAddress>,
+    /// 1 to 65,535: share of connections relative to the others.
+    pub weight: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerAddress {
+    Ip(SocketAddr),
+    /// Resolved off the data plane, again when its TTL is over.
+    Name {
+        host: String,
+        port: u16,
+    },
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct ResolvePlan {
+    /// A shorter TTL counts as this long.
+    pub ttl_min: Duration,
+    /// A longer TTL counts as this long.
+    pub ttl_max: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct UpstreamTls {
+    /// Shown when the server asks for one.
+    pub client_certificate: Option<CertificatePlan>,
+    pub trust: Trust,
+    pub verify: bool,
+    /// Intermediates that may stand between the server's certificate and the CA.
+    pub verify_depth: u32,
+    pub crl: Option<Located<PathBuf>>,
+    /// SNI and the name that the certificate must have. `None`: the server's own host name or IP.
+    pub server_name: Option<Located<String>>,
+    pub policy: TlsPolicy,
+    pub alpn: UpstreamAlpn,
+    pub session_reuse: bool,
+}
+
+#[derive(Debug, Clone)]
+pub enum Trust {
+    /// The operating system's CA bundle.
+    System,
+    File(Located<PathBuf>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpstreamAlpn {
+    /// What the listener agreed on with the client, if anything.
+    FromClient,
+    /// In order of preference; empty: none is offered.
+    Fixed(Vec<Vec<u8>>),
+}

@@ -1,0 +1,114 @@
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::types::{CoreId, End, GroupId, ListenerId, ServerId};
+
+/// One connection's story: made at accept, filled by each phase, finished by value.
+///
+/// It is the access-log line and the reason the connection ended.
+#[derive(Debug)]
+pub struct Record {
+    /// Unique in this process: core number in the upper 16 bits, a counter below.
+    pub id: u64,
+    pub core: CoreId,
+    pub listener: ListenerId,
+    pub accepted_at: SystemTime,
+    pub client: Address,
+    /// The address that the client connected to.
+    pub local: Address,
+    pub times: Times,
+    /// Server name of the ClientHello, terminated or passed through.
+    pub sni: Option<Box<str>>,
+    pub downstream_tls: Option<LegTls>,
+    pub group: Option<GroupId>,
+    /// The last server tried; with an end in the relay phase, the one that served.
+    pub upstream: Option<UpstreamSeen>,
+    /// Servers tried, the serving one included.
+    pub tries: u32,
+    /// Why each server that was passed over was passed over, in order.
+    pub passed_over: Vec<End>,
+    pub upstream_tls: Option<LegTls>,
+    /// Application bytes from client to server.
+    pub bytes_up: u64,
+    /// Application bytes from server to client.
+    pub bytes_down: u64,
+    pub path_up: RelayPath,
+    pub path_down: RelayPath,
+    /// `None` only while the connection lives.
+    pub end: Option<End>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    Ip(SocketAddr),
+    /// Path of a unix socket; empty for an unnamed peer.
+    Unix(Arc<PathBuf>),
+}
+
+/// Time that each phase took; `None`: the phase was not reached or not finished.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Times {
+    pub downstream_handshake: Option<Duration>,
+    /// Of the serving attempt.
+    pub connect: Option<Duration>,
+    /// Of the serving attempt.
+    pub upstream_handshake: Option<Duration>,
+    /// From accept to the first application byte sent to the client.
+    pub first_byte: Option<Duration>,
+    /// From accept to the end.
+    pub total: Duration,
+}
+
+#[derive(Debug)]
+pub struct UpstreamSeen {
+    pub server: ServerId,
+    pub address: Address,
+}
+
+/// What was agreed on one TLS leg, as far as the handshake came.
+#[derive(Debug, Default, Clone)]
+pub struct LegTls {
+    /// "TLSv1.2" or "TLSv1.3".
+    pub protocol: Option<&'static str>,
+    /// IANA's name.
+    pub cipher: Option<&'static str>,
+    /// IANA's name of the key exchange group; none on a resumption without key exchange.
+    pub group: Option<&'static str>,
+    pub alpn: Option<Box<str>>,
+    pub resumed: Option<bool>,
+    /// The peer's certificate, in words: SPIFFE id, URI, DNS name or subject.
+    pub peer_identity: Option<Box<str>>,
+    /// False where a certificate was accepted without a known issuer (optional-no-ca, verify off).
+    pub peer_verified: Option<bool>,
+}
+
+/// Which engine carried the bytes of one direction at its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RelayPath {
+    /// No byte flowed.
+    #[default]
+    None,
+    /// Plain to plain through a buffer.
+    Copy,
+    /// Plain to plain through a pipe.
+    Splice,
+    /// TLS in user space on at least one leg.
+    User,
+}
+
+impl RelayPath {
+    pub const ALL: [Self; 4] = [Self::None, Self::Copy, Self::Splice, Self::User];
+
+    /// The word in the access log.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Copy => "copy",
+            Self::Splice => "splice",
+            Self::User => "user",
+        }
+    }
+}

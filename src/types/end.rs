@@ -1,0 +1,152 @@
+use super::Side;
+
+/// How far a connection had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Accepted; limits are checked.
+    Accept,
+    /// Waiting for a complete ClientHello.
+    ClientHello,
+    /// TLS handshake with the client.
+    DownstreamHandshake,
+    /// Opening a TCP or unix connection to a server.
+    Connect,
+    /// TLS handshake with the server.
+    UpstreamHandshake,
+    /// Bytes flow.
+    Relay,
+}
+
+impl Phase {
+    pub const ALL: [Self; 6] = [
+        Self::Accept,
+        Self::ClientHello,
+        Self::DownstreamHandshake,
+        Self::Connect,
+        Self::UpstreamHandshake,
+        Self::Relay,
+    ];
+
+    /// The word in the access log.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::ClientHello => "client_hello",
+            Self::DownstreamHandshake => "downstream_handshake",
+            Self::Connect => "connect",
+            Self::UpstreamHandshake => "upstream_handshake",
+            Self::Relay => "relay",
+        }
+    }
+}
+
+/// What ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// Both directions came to their clean end.
+    Finished,
+    /// The peer closed (FIN) before the phase was over.
+    Closed,
+    /// The peer reset the connection, or the network reported it dead.
+    Reset,
+    /// A TLS peer ended without close_notify: its data may be cut short.
+    Truncated,
+    /// A time limit of the configuration passed.
+    Timeout,
+    /// The peer's bytes break TLS.
+    Protocol,
+    /// The peer sent a fatal TLS alert.
+    Alert,
+    /// The peer's certificate was missing or did not verify.
+    Certificate,
+    /// The certificate is valid, but its identity is not in `allow_identities`.
+    Identity,
+    /// No route matches the ClientHello.
+    NoRoute,
+    /// A limit of the configuration refused the connection.
+    Limit,
+    /// The server refused the connection, or could not be reached.
+    Unreachable,
+    /// No server of the group was left to try, or none has an address.
+    NoServer,
+    /// The drain time was over, or a second signal came.
+    Shutdown,
+    /// The kernel refused something that is not the peer's fault (files, memory).
+    System,
+    /// A defect of Ringway: the connection's task panicked or was dropped unfinished.
+    Internal,
+}
+
+impl Cause {
+    pub const ALL: [Self; 16] = [
+        Self::Finished,
+        Self::Closed,
+        Self::Reset,
+        Self::Truncated,
+        Self::Timeout,
+        Self::Protocol,
+        Self::Alert,
+        Self::Certificate,
+        Self::Identity,
+        Self::NoRoute,
+        Self::Limit,
+        Self::Unreachable,
+        Self::NoServer,
+        Self::Shutdown,
+        Self::System,
+        Self::Internal,
+    ];
+
+    /// The word in the access log.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::Closed => "closed",
+            Self::Reset => "reset",
+            Self::Truncated => "truncated",
+            Self::Timeout => "timeout",
+            Self::Protocol => "protocol_error",
+            Self::Alert => "alert",
+            Self::Certificate => "certificate_refused",
+            Self::Identity => "identity_refused",
+            Self::NoRoute => "no_route",
+            Self::Limit => "limit",
+            Self::Unreachable => "unreachable",
+            Self::NoServer => "no_server",
+            Self::Shutdown => "shutdown",
+            Self::System => "system_error",
+            Self::Internal => "internal_error",
+        }
+    }
+}
+
+/// Why, in which phase and by whose doing a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    pub cause: Cause,
+    pub phase: Phase,
+    /// Whose doing it was; `None`: Ringway's own (a limit, a shutdown, a clean end).
+    pub side: Option<Side>,
+    /// Words for a human: the errno's text, the alert's name, what failed in a certificate.
+    pub detail: Option<Box<str>>,
+}
+
+impl End {
+    #[must_use]
+    pub fn new(cause: Cause, phase: Phase, side: Option<Side>) -> Self {
+        Self {
+            cause,
+            phase,
+            side,
+            detail: None,
+        }
+    }
+
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<Box<str>>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+}
