@@ -16,5 +16,9 @@
 //! | 8 | [`cli`] |
 
 pub mod config;
+pub mod net;
 pub mod observe;
+pub mod relay;
+pub mod sys;
+pub mod tls;
 pub mod types;

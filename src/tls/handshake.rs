@@ -1,0 +1,300 @@
+//! Drives one rustls handshake over a socket, server's or client's part alike.
+//!
+//! rustls is given one record at a time, so that when the handshake is over every byte behind it
+//! is still sealed in our buffer: the record layer goes on from exactly there. What rustls wants
+//! to send is gathered and goes out in one send per flight.
+
+use std::io;
+
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::kernel::KernelConnection;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
+use rustls::{CommonState, ExtractedSecrets, ProtocolVersion};
+
+use super::record::{HEADER_BYTES, Opener, Sealer, record_bytes};
+use super::stream::{Kernel, Renewal, TlsLeg, TlsReader, TlsWriter};
+use super::tickets::{ClientBound, with_client_bound};
+use crate::net::{Buffer, Buffers, Expect, Inbound, LARGE_BYTES, ReceiveError, Socket};
+
+/// Why a handshake did not come to its end.
+#[derive(Debug)]
+pub enum HandshakeError {
+    /// rustls refuses the peer, or the peer sent an alert. Our alert has been sent.
+    Tls(rustls::Error),
+    /// The peer ended the stream.
+    Closed,
+    Io(io::Error),
+    /// The peer's flight is longer than any honest one.
+    TooLong,
+}
+
+/// One end of a handshake: what differs between server and client.
+pub trait Engine {
+    type Data;
+
+    fn process<'c, 'i>(
+        &'c mut self,
+        bytes: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data>;
+
+    fn common(&self) -> &CommonState;
+
+    /// # Errors
+    /// What rustls reports: none is known for a finished handshake.
+    fn into_kernel(self) -> Result<(ExtractedSecrets, Kernel), rustls::Error>;
+}
+
+/// The server's end, with what its tickets are bound to.
+pub struct ServerEngine {
+    connection: UnbufferedServerConnection,
+    bound: ClientBound,
+}
+
+impl ServerEngine {
+    #[must_use]
+    pub fn new(connection: UnbufferedServerConnection) -> Self {
+        Self { connection, bound: ClientBound::default() }
+    }
+}
+
+impl Engine for ServerEngine {
+    type Data = ServerConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        let connection = &mut self.connection;
+        with_client_bound(&mut self.bound, || connection.process_tls_records(bytes))
+    }
+
+    fn common(&self) -> &CommonState {
+        &self.connection
+    }
+
+    fn into_kernel(self) -> Result<(ExtractedSecrets, Kernel), rustls::Error> {
+        let (secrets, kernel): (_, KernelConnection<_>) =
+            self.connection.dangerous_into_kernel_connection()?;
+        Ok((secrets, Kernel::Server(Box::new(kernel))))
+    }
+}
+
+impl Engine for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(bytes)
+    }
+
+    fn common(&self) -> &CommonState {
+        self
+    }
+
+    fn into_kernel(self) -> Result<(ExtractedSecrets, Kernel), rustls::Error> {
+        let (secrets, kernel) = self.dangerous_into_kernel_connection()?;
+        Ok((secrets, Kernel::Client(Box::new(kernel))))
+    }
+}
+
+/// A handshake in progress: the engine, and both directions' bytes.
+pub struct Handshake<'a, E> {
+    engine: E,
+    socket: &'a Socket,
+    buffers: &'a Buffers,
+    inbound: &'a mut Inbound,
+    outbound: Outbound,
+    /// Bytes at the front of `inbound` that the engine has been shown.
+    shown: usize,
+}
+
+/// What the engine wants next.
+enum Step {
+    Again,
+    NeedMore,
+    Complete,
+    Closed,
+    Failed(rustls::Error),
+}
+
+impl<'a, E: Engine> Handshake<'a, E> {
+    /// `inbound` may already hold the beginning of the peer's first flight, and holds what came
+    /// after its last one when the handshake is over.
+    pub fn new(
+        engine: E,
+        socket: &'a Socket,
+        buffers: &'a Buffers,
+        inbound: &'a mut Inbound,
+    ) -> Self {
+        Self { engine, socket, buffers, inbound, outbound: Outbound::default(), shown: 0 }
+    }
+
+    /// Runs to the end and returns the engine, ready for [`establish`].
+    ///
+    /// # Errors
+    /// [`HandshakeError`].
+    pub async fn run(mut self) -> Result<E, HandshakeError> {
+        loop {
+            match self.step()? {
+                Step::Again => {}
+                Step::NeedMore => {
+                    self.flush().await?;
+                    self.show_another_record().await?;
+                }
+                Step::Complete => {
+                    self.flush().await?;
+                    return Ok(self.engine);
+                }
+                Step::Closed => return Err(HandshakeError::Closed),
+                Step::Failed(error) => {
+                    self.send_alert();
+                    return Err(HandshakeError::Tls(error));
+                }
+            }
+        }
+    }
+
+    fn step(&mut self) -> Result<Step, HandshakeError> {
+        let shown = self.inbound.bytes_mut().get_mut(..self.shown).unwrap_or(&mut []);
+        let UnbufferedStatus { discard, state } = self.engine.process(shown);
+        let step = match state {
+            Err(error) => Step::Failed(error),
+            Ok(ConnectionState::EncodeTlsData(data)) => {
+                self.outbound.encode(data, self.buffers)?;
+                Step::Again
+            }
+            Ok(ConnectionState::TransmitTlsData(transmit)) => {
+                transmit.done();
+                Step::Again
+            }
+            Ok(ConnectionState::BlockedHandshake) => Step::NeedMore,
+            Ok(ConnectionState::WriteTraffic(_)) => Step::Complete,
+            Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Step::Closed,
+            // Early data is never accepted, and traffic is never shown to the engine.
+            Ok(_) => Step::Failed(rustls::Error::General("traffic within the handshake".into())),
+        };
+        self.inbound.consume(discard);
+        self.shown -= discard;
+        // A server may write before it has read the client's Finished; we do not.
+        let early = matches!(step, Step::Complete) && self.engine.common().is_handshaking();
+        Ok(if early { Step::NeedMore } else { step })
+    }
+
+    async fn flush(&mut self) -> Result<(), HandshakeError> {
+        if let Some(flight) = self.outbound.take() {
+            self.socket.send_all(flight.bytes()).await.map_err(HandshakeError::Io)?;
+        }
+        Ok(())
+    }
+
+    async fn show_another_record(&mut self) -> Result<(), HandshakeError> {
+        loop {
+            if let Some(bytes) = self.next_record() {
+                self.shown += bytes;
+                return Ok(());
+            }
+            let received =
+                self.inbound.receive(self.socket, self.buffers, Expect::Nothing, false).await;
+            match received {
+                Ok(0) => return Err(HandshakeError::Closed),
+                Ok(_) => {}
+                Err(ReceiveError::Full) => return Err(HandshakeError::TooLong),
+                Err(ReceiveError::Io(error)) => return Err(HandshakeError::Io(error)),
+            }
+        }
+    }
+
+    /// Bytes of the next whole record. What cannot be a record is shown as it is: rustls then
+    /// says what is wrong with it, and makes the alert.
+    fn next_record(&self) -> Option<usize> {
+        let bytes = self.inbound.bytes().get(self.shown..).unwrap_or(&[]);
+        let plausible =
+            bytes.first().is_none_or(|code| (20..=24).contains(code)) && bytes.get(1).is_none_or(|major| *major == 3);
+        match record_bytes(bytes) {
+            Ok(Some(whole)) if plausible => (whole <= bytes.len()).then_some(whole),
+            Ok(None) if plausible => None,
+            _ => (bytes.len() >= HEADER_BYTES).then_some(bytes.len()),
+        }
+    }
+
+    /// The alert that rustls has ready, sent as far as the socket takes it at once.
+    fn send_alert(&mut self) {
+        loop {
+            let UnbufferedStatus { state, .. } = self.engine.process(&mut []);
+            match state {
+                Ok(ConnectionState::EncodeTlsData(data)) => {
+                    if self.outbound.encode(data, self.buffers).is_err() {
+                        break;
+                    }
+                }
+                _ => break,
+            }
+        }
+        if let Some(flight) = self.outbound.take() {
+            // The handshake has failed: that the alert may not arrive changes nothing.
+            let _ = self.socket.try_send(flight.bytes());
+        }
+    }
+}
+
+/// What goes out with the next send.
+#[derive(Default)]
+struct Outbound {
+    buffer: Option<Buffer>,
+    end: usize,
+}
+
+struct Flight {
+    buffer: Buffer,
+    end: usize,
+}
+
+impl Flight {
+    fn bytes(&self) -> &[u8] {
+        self.buffer.get(..self.end).unwrap_or(&[])
+    }
+}
+
+impl Outbound {
+    fn encode<Data>(
+        &mut self,
+        mut data: EncodeTlsData<'_, Data>,
+        buffers: &Buffers,
+    ) -> Result<(), HandshakeError> {
+        loop {
+            let end = self.end;
+            let buffer = self.buffer.get_or_insert_with(|| buffers.small());
+            match data.encode(buffer.get_mut(end..).unwrap_or(&mut [])) {
+                Ok(written) => {
+                    self.end += written;
+                    return Ok(());
+                }
+                Err(EncodeError::InsufficientSize(_)) if buffer.len() < LARGE_BYTES => {
+                    let mut large = buffers.large();
+                    large[..end].copy_from_slice(&buffer[..end]);
+                    self.buffer = Some(large);
+                }
+                Err(_) => return Err(HandshakeError::TooLong),
+            }
+        }
+    }
+
+    fn take(&mut self) -> Option<Flight> {
+        let end = std::mem::take(&mut self.end);
+        self.buffer.take().filter(|_| end > 0).map(|buffer| Flight { buffer, end })
+    }
+}
+
+/// Turns a finished handshake into a leg with our record layer.
+///
+/// # Errors
+/// What rustls reports; a cipher that the record layer has not got.
+pub fn establish<E: Engine>(engine: E) -> Result<TlsLeg, rustls::Error> {
+    let tls13 = engine.common().protocol_version() == Some(ProtocolVersion::TLSv1_3);
+    let (secrets, kernel) = engine.into_kernel()?;
+    let unknown = |_| rustls::Error::General("a cipher without a record layer".into());
+    let opener = Opener::new(&secrets.rx.1, secrets.rx.0, tls13).map_err(unknown)?;
+    let sealer = Sealer::new(&secrets.tx.1, secrets.tx.0, tls13).map_err(unknown)?;
+    Ok(TlsLeg {
+        reader: TlsReader::new(opener),
+        writer: TlsWriter::new(sealer),
+        renewal: Renewal::new(kernel, tls13),
+    })
+}
