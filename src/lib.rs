@@ -19,6 +19,7 @@ pub mod config;
 pub mod net;
 pub mod observe;
 pub mod relay;
+
 pub mod sys;
 pub mod tls;
 pub mod types;

@@ -39,7 +39,10 @@ impl Buffers {
     fn take(&self, spare: &RefCell<Vec<Box<[u8]>>>, bytes: usize) -> Buffer {
         let kept = spare.borrow_mut().pop();
         let bytes = kept.unwrap_or_else(|| vec![0; bytes].into_boxed_slice());
-        Buffer { bytes, home: Rc::clone(&self.spare) }
+        Buffer {
+            bytes,
+            home: Rc::clone(&self.spare),
+        }
     }
 }
 

@@ -15,7 +15,9 @@ impl CoarseInstant {
         let now = clock_gettime(ClockId::MonotonicCoarse);
         let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
         let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
-        Self { since_boot: Duration::new(seconds, nanos) }
+        Self {
+            since_boot: Duration::new(seconds, nanos),
+        }
     }
 
     /// Zero when `earlier` is later.

@@ -33,13 +33,19 @@ impl Inbound {
     /// What was received and not consumed.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        self.buffer.as_deref().and_then(|buffer| buffer.get(self.start..self.end)).unwrap_or(&[])
+        self.buffer
+            .as_deref()
+            .and_then(|buffer| buffer.get(self.start..self.end))
+            .unwrap_or(&[])
     }
 
     #[must_use]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         let range = self.start..self.end;
-        self.buffer.as_deref_mut().and_then(|buffer| buffer.get_mut(range)).unwrap_or(&mut [])
+        self.buffer
+            .as_deref_mut()
+            .and_then(|buffer| buffer.get_mut(range))
+            .unwrap_or(&mut [])
     }
 
     /// The whole buffer and where in it the bytes stand.
@@ -56,7 +62,10 @@ impl Inbound {
 
     /// Drops `bytes` from the front. The buffer stays: what was consumed may still be in use.
     pub fn consume(&mut self, bytes: usize) {
-        debug_assert!(bytes <= self.end - self.start, "consumed more than was received");
+        debug_assert!(
+            bytes <= self.end - self.start,
+            "consumed more than was received"
+        );
         self.start = (self.start + bytes).min(self.end);
     }
 
@@ -104,7 +113,11 @@ impl Inbound {
     ) -> Result<usize, ReceiveError> {
         self.make_room(buffers, bulky)?;
         let end = self.end;
-        let Some(room) = self.buffer.as_deref_mut().and_then(|buffer| buffer.get_mut(end..)) else {
+        let Some(room) = self
+            .buffer
+            .as_deref_mut()
+            .and_then(|buffer| buffer.get_mut(end..))
+        else {
             return Err(ReceiveError::Full);
         };
         let received = socket.try_recv(room).map_err(ReceiveError::Io)?;
@@ -115,12 +128,18 @@ impl Inbound {
     /// True when the last receive filled the buffer: more is probably waiting.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.buffer.as_ref().is_some_and(|buffer| self.end == buffer.len())
+        self.buffer
+            .as_ref()
+            .is_some_and(|buffer| self.end == buffer.len())
     }
 
     fn make_room(&mut self, buffers: &Buffers, bulky: bool) -> Result<(), ReceiveError> {
         let Some(buffer) = &mut self.buffer else {
-            self.buffer = Some(if bulky { buffers.large() } else { buffers.small() });
+            self.buffer = Some(if bulky {
+                buffers.large()
+            } else {
+                buffers.small()
+            });
             return Ok(());
         };
         if self.start > 0 {
@@ -203,7 +222,10 @@ impl Parts {
             bytes -= step;
             done += usize::from(range.start == range.end);
         }
-        self.ranges.get_mut(..self.count).unwrap_or(&mut []).rotate_left(done);
+        self.ranges
+            .get_mut(..self.count)
+            .unwrap_or(&mut [])
+            .rotate_left(done);
         self.count -= done;
     }
 }

@@ -63,7 +63,10 @@ impl Listening {
     /// # Errors
     /// As [`Socket::new`].
     pub fn new(fd: OwnedFd, local: PeerAddress) -> io::Result<Self> {
-        Ok(Self { socket: Socket::new(fd)?, local })
+        Ok(Self {
+            socket: Socket::new(fd)?,
+            local,
+        })
     }
 
     /// Waits until a connection is in the queue.
@@ -84,7 +87,11 @@ impl Listening {
         let (fd, client) = acceptfrom_with(self.socket.fd(), flags)?;
         let client = client.map_or_else(unnamed, peer_address);
         let local = self.local_of(&fd);
-        Ok(Accepted { socket: Socket::new(fd)?, client, local })
+        Ok(Accepted {
+            socket: Socket::new(fd)?,
+            client,
+            local,
+        })
     }
 
     /// Asks the kernel only where the bound address does not say it.

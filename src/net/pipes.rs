@@ -32,7 +32,13 @@ impl Pipes {
     #[must_use]
     pub fn new(spare_max: usize) -> Self {
         let spare = RefCell::default();
-        Self { shared: Rc::new(Shared { spare, spare_max, refused: Cell::new(false) }) }
+        Self {
+            shared: Rc::new(Shared {
+                spare,
+                spare_max,
+                refused: Cell::new(false),
+            }),
+        }
     }
 
     /// An empty pipe, both ends non-blocking.
@@ -45,7 +51,11 @@ impl Pipes {
             Some(ends) => ends,
             None => self.open()?,
         };
-        Ok(Pipe { ends: Some(ends), held: 0, home: Rc::clone(&self.shared) })
+        Ok(Pipe {
+            ends: Some(ends),
+            held: 0,
+            home: Rc::clone(&self.shared),
+        })
     }
 
     fn open(&self) -> io::Result<Ends> {
@@ -81,7 +91,9 @@ impl Pipe {
     /// # Errors
     /// `WouldBlock` when the socket is empty or the pipe is full: flush first if bytes are held.
     pub fn fill_from(&mut self, socket: BorrowedFd<'_>, bytes_max: usize) -> io::Result<usize> {
-        let Some(ends) = &self.ends else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        let Some(ends) = &self.ends else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
         let moved = splice(socket, None, ends.write.as_fd(), None, bytes_max, FLAGS)?;
         self.held += moved;
         Ok(moved)
@@ -92,7 +104,9 @@ impl Pipe {
     /// # Errors
     /// `WouldBlock` when the socket has no room.
     pub fn drain_to(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
-        let Some(ends) = &self.ends else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        let Some(ends) = &self.ends else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
         let moved = splice(ends.read.as_fd(), None, socket, None, self.held, FLAGS)?;
         self.held -= moved;
         Ok(moved)

@@ -20,7 +20,12 @@ pub struct Leg {
 impl Leg {
     #[must_use]
     pub fn new(socket: Socket, inbound: Inbound, tls: Option<TlsLeg>) -> Self {
-        Self { socket, inbound, tls, mid_send: false }
+        Self {
+            socket,
+            inbound,
+            tls,
+            mid_send: false,
+        }
     }
 
     /// Ends the leg so that the peer cannot take it for a clean end. `alert` goes out first where
@@ -151,7 +156,9 @@ impl Flow<'_> {
     /// close_notify where there is TLS, then FIN: the other direction goes on.
     async fn finish(&mut self) -> Result<(), Failure> {
         if let Some((writer, _)) = &mut self.sink.tls {
-            let record = writer.close_notify().map_err(|error| self.exhausted(error))?;
+            let record = writer
+                .close_notify()
+                .map_err(|error| self.exhausted(error))?;
             *self.sink.mid_send = true;
             let sent = self.sink.socket.send_all(&record).await;
             sent.map_err(|error| self.sink_failed(&error))?;
@@ -194,13 +201,18 @@ impl Flow<'_> {
 
     pub(super) fn unreadable(&self, error: ReadError) -> Failure {
         let (cause, detail, alert) = match error {
-            ReadError::Record(error) => {
-                (Cause::Protocol, error.words().to_owned(), Some(error.alert()))
-            }
+            ReadError::Record(error) => (
+                Cause::Protocol,
+                error.words().to_owned(),
+                Some(error.alert()),
+            ),
             ReadError::Alert(code) => (Cause::Alert, alert_words(code), None),
             ReadError::Unexpected(words, alert) => (Cause::Protocol, words.into(), Some(alert)),
         };
-        Failure { alert, ..self.failure(Fault::Source, cause, detail) }
+        Failure {
+            alert,
+            ..self.failure(Fault::Source, cause, detail)
+        }
     }
 
     pub(super) fn exhausted(&self, Exhausted: Exhausted) -> Failure {
@@ -213,7 +225,13 @@ impl Flow<'_> {
             Fault::Source => self.direction.source(),
             Fault::Sink => self.direction.sink(),
         };
-        Failure { fault, side, cause, detail, alert: None }
+        Failure {
+            fault,
+            side,
+            cause,
+            detail,
+            alert: None,
+        }
     }
 }
 

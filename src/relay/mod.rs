@@ -8,5 +8,5 @@ mod pair;
 mod plain;
 mod user;
 
-pub use flow::{Fault, Failure, Leg, Seen, Tools};
+pub use flow::{Failure, Fault, Leg, Seen, Tools};
 pub use pair::{RelayEnd, relay};

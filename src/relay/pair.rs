@@ -33,11 +33,33 @@ pub async fn relay(
 ) -> RelayEnd {
     let (down_source, down_sink) = halves(downstream);
     let (up_source, up_sink) = halves(upstream);
-    let up = Flow { direction: Direction::Up, source: down_source, sink: up_sink, tools, seen };
-    let down = Flow { direction: Direction::Down, source: up_source, sink: down_sink, tools, seen };
-    let mut up = OneFlow { flow: pin!(up.run()), ended: None };
-    let mut down = OneFlow { flow: pin!(down.run()), ended: None };
-    let mut limit = Limit { sleep: pin!(sleep(idle_timeout)), idle_timeout, lingering: false };
+    let up = Flow {
+        direction: Direction::Up,
+        source: down_source,
+        sink: up_sink,
+        tools,
+        seen,
+    };
+    let down = Flow {
+        direction: Direction::Down,
+        source: up_source,
+        sink: down_sink,
+        tools,
+        seen,
+    };
+    let mut up = OneFlow {
+        flow: pin!(up.run()),
+        ended: None,
+    };
+    let mut down = OneFlow {
+        flow: pin!(down.run()),
+        ended: None,
+    };
+    let mut limit = Limit {
+        sleep: pin!(sleep(idle_timeout)),
+        idle_timeout,
+        lingering: false,
+    };
     poll_fn(|cx| {
         up.poll(cx);
         down.poll(cx);
@@ -55,16 +77,41 @@ pub async fn relay(
 }
 
 fn halves(leg: &mut Leg) -> (Source<'_>, Sink<'_>) {
-    let Leg { socket, inbound, tls, mid_send } = leg;
+    let Leg {
+        socket,
+        inbound,
+        tls,
+        mid_send,
+    } = leg;
     let socket = &*socket;
     match tls {
-        None => {
-            (Source { socket, inbound, tls: None }, Sink { socket, tls: None, mid_send })
-        }
+        None => (
+            Source {
+                socket,
+                inbound,
+                tls: None,
+            },
+            Sink {
+                socket,
+                tls: None,
+                mid_send,
+            },
+        ),
         Some(tls) => {
             let renewal = &tls.renewal;
-            let source = Source { socket, inbound, tls: Some((&mut tls.reader, renewal)) };
-            (source, Sink { socket, tls: Some((&mut tls.writer, renewal)), mid_send })
+            let source = Source {
+                socket,
+                inbound,
+                tls: Some((&mut tls.reader, renewal)),
+            };
+            (
+                source,
+                Sink {
+                    socket,
+                    tls: Some((&mut tls.writer, renewal)),
+                    mid_send,
+                },
+            )
         }
     }
 }
@@ -127,7 +174,9 @@ impl Limit<'_> {
     fn linger(&mut self) {
         if !self.lingering {
             self.lingering = true;
-            self.sleep.as_mut().reset(Instant::now() + LINGER.min(self.idle_timeout));
+            self.sleep
+                .as_mut()
+                .reset(Instant::now() + LINGER.min(self.idle_timeout));
         }
     }
 
@@ -137,13 +186,18 @@ impl Limit<'_> {
             if self.lingering || idle >= self.idle_timeout {
                 return true;
             }
-            self.sleep.as_mut().reset(Instant::now() + (self.idle_timeout - idle));
+            self.sleep
+                .as_mut()
+                .reset(Instant::now() + (self.idle_timeout - idle));
         }
         false
     }
 
     fn end(&self, up: Option<&FlowEnd>, down: Option<&FlowEnd>) -> RelayEnd {
-        let failed = [up, down].into_iter().flatten().find_map(|end| end.as_ref().err());
+        let failed = [up, down]
+            .into_iter()
+            .flatten()
+            .find_map(|end| end.as_ref().err());
         failed.map_or(RelayEnd::Idle, |failure| RelayEnd::Failed(failure.clone()))
     }
 }
@@ -165,7 +219,12 @@ mod tests {
 
     #[test]
     fn every_pair_of_ends_has_its_consequence() {
-        let ends = [None, Some(Ok(())), Some(failed(Fault::Source)), Some(failed(Fault::Sink))];
+        let ends = [
+            None,
+            Some(Ok(())),
+            Some(failed(Fault::Source)),
+            Some(failed(Fault::Sink)),
+        ];
         let is_end = |next: &Next| matches!(next, Next::End(RelayEnd::Failed(_)));
         for up in &ends {
             for down in &ends {

@@ -25,7 +25,12 @@ impl Receiving {
             Direction::Up => Expect::Bytes,
             Direction::Down => Expect::Nothing,
         };
-        Self { expect, bulky: false, last_filled_large: false, moves: 0 }
+        Self {
+            expect,
+            bulky: false,
+            last_filled_large: false,
+            moves: 0,
+        }
     }
 
     /// A full buffer means that more is waiting. Every so often the flow goes through the ring
@@ -34,7 +39,11 @@ impl Receiving {
         self.moves += 1;
         self.last_filled_large = filled && self.bulky;
         self.bulky = filled;
-        self.expect = if filled && self.moves < MOVES_MAX { Expect::Bytes } else { Expect::Nothing };
+        self.expect = if filled && self.moves < MOVES_MAX {
+            Expect::Bytes
+        } else {
+            Expect::Nothing
+        };
         if self.expect == Expect::Nothing {
             self.moves = 0;
         }
@@ -48,7 +57,8 @@ impl Receiving {
 /// Records of full size that a large buffer takes, whatever their version.
 const SLOTS_MAX: usize = 4;
 const _: () = assert!(
-    SLOTS_MAX * (Shape::Tls12Gcm.head_bytes() + TLS_PLAINTEXT_BYTES_MAX + Shape::Tls13.tail_bytes())
+    SLOTS_MAX
+        * (Shape::Tls12Gcm.head_bytes() + TLS_PLAINTEXT_BYTES_MAX + Shape::Tls13.tail_bytes())
         <= LARGE_BYTES,
     "a large buffer holds four sealed records"
 );
@@ -85,7 +95,9 @@ impl Flow<'_> {
     /// TLS to plain or TLS. False: close_notify.
     async fn relay_opened(&mut self, receiving: &mut Receiving) -> Result<bool, Failure> {
         let mut parts = Parts::default();
-        let Some((reader, renewal)) = &mut self.source.tls else { return Ok(false) };
+        let Some((reader, renewal)) = &mut self.source.tls else {
+            return Ok(false);
+        };
         match reader.open(self.source.inbound, &mut parts, renewal) {
             Ok(Opened::Data) => self.send_opened(parts).await?,
             Ok(Opened::NeedMore) => self.receive_records(receiving).await?,
@@ -99,7 +111,10 @@ impl Flow<'_> {
         let socket = self.source.socket;
         let (expect, bulky) = (receiving.expect, receiving.bulky);
         let inbound = &mut *self.source.inbound;
-        match inbound.receive(socket, &self.tools.buffers, expect, bulky).await {
+        match inbound
+            .receive(socket, &self.tools.buffers, expect, bulky)
+            .await
+        {
             Ok(0) => Err(self.truncated()),
             Ok(_) => {
                 receiving.on_received(self.source.inbound.is_full());
@@ -137,13 +152,17 @@ impl Flow<'_> {
     async fn seal_and_send(&mut self, buffer: &mut [u8], mut parts: Parts) -> Result<(), Failure> {
         let bytes = parts.bytes();
         if let Some((writer, renewal)) = &mut self.sink.tls {
-            let update = writer.key_update(renewal).map_err(|error| self.exhausted(error))?;
+            let update = writer
+                .key_update(renewal)
+                .map_err(|error| self.exhausted(error))?;
             if let Some(record) = update {
                 self.send(&record, Parts::one(0..record.len())).await?;
             }
         }
         if let Some((writer, _)) = &mut self.sink.tls {
-            writer.seal(buffer, &mut parts).map_err(|error| self.exhausted(error))?;
+            writer
+                .seal(buffer, &mut parts)
+                .map_err(|error| self.exhausted(error))?;
         }
         self.send(buffer, parts).await?;
         self.seen.on_sent(self.direction, bytes);
@@ -226,7 +245,11 @@ impl Flow<'_> {
     }
 
     async fn source_ready(&self) -> Result<(), Failure> {
-        self.source.socket.readable().await.map_err(|error| self.source_failed(&error))
+        self.source
+            .socket
+            .readable()
+            .await
+            .map_err(|error| self.source_failed(&error))
     }
 
     fn try_receive_slots(
@@ -253,9 +276,15 @@ impl Flow<'_> {
     fn take_early(&mut self, shape: Shape) -> (Buffer, Parts) {
         let early = self.source.inbound.bytes();
         let mut buffer = self.tools.buffers.large();
-        let bytes = early.len().min(slots(buffer.len(), shape) * TLS_PLAINTEXT_BYTES_MAX);
+        let bytes = early
+            .len()
+            .min(slots(buffer.len(), shape) * TLS_PLAINTEXT_BYTES_MAX);
         let parts = spaced_parts(bytes, shape);
-        for (range, chunk) in parts.ranges().iter().zip(early.chunks(TLS_PLAINTEXT_BYTES_MAX)) {
+        for (range, chunk) in parts
+            .ranges()
+            .iter()
+            .zip(early.chunks(TLS_PLAINTEXT_BYTES_MAX))
+        {
             buffer[range.clone()].copy_from_slice(&chunk[..range.len()]);
         }
         self.source.inbound.consume(bytes);
@@ -275,7 +304,11 @@ impl Flow<'_> {
 
 impl super::Tools {
     fn take_buffer(&self, bulky: bool) -> Buffer {
-        if bulky { self.buffers.large() } else { self.buffers.small() }
+        if bulky {
+            self.buffers.large()
+        } else {
+            self.buffers.small()
+        }
     }
 }
 

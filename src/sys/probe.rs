@@ -49,7 +49,11 @@ pub struct RingRefusal {
 /// Asks the kernel; opens nothing that stays open.
 #[must_use]
 pub fn probe() -> Probe {
-    Probe { kernel: kernel_release(), ring: probe_ring(), ktls: probe_ktls() }
+    Probe {
+        kernel: kernel_release(),
+        ring: probe_ring(),
+        ktls: probe_ktls(),
+    }
 }
 
 /// A builder for the features that [`probe`] found.
@@ -70,7 +74,10 @@ pub fn ring_builder(features: RingFeatures) -> io_uring::Builder {
 }
 
 fn kernel_release() -> String {
-    rustix::system::uname().release().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned()
 }
 
 const PROBE_ENTRIES: u32 = 8;
@@ -84,7 +91,9 @@ fn probe_ring() -> Result<RingFeatures, RingRefusal> {
             Err(error) => return Err(refusal(&error)),
         }
     }
-    Err(refusal(&last.unwrap_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))))
+    Err(refusal(&last.unwrap_or_else(|| {
+        io::Error::from_raw_os_error(libc::EINVAL)
+    })))
 }
 
 fn refusal(error: &io::Error) -> RingRefusal {
@@ -104,7 +113,10 @@ fn refusal(error: &io::Error) -> RingRefusal {
         Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files: `ulimit -n`",
         _ => "see io_uring_setup(2) for this error",
     };
-    RingRefusal { cause: format!("io_uring_setup failed: {error}"), cure }
+    RingRefusal {
+        cause: format!("io_uring_setup failed: {error}"),
+        cure,
+    }
 }
 
 /// kernel.io_uring_disabled: 0 allows all, 1 privileged and one group, 2 nobody (Linux 6.6).
@@ -120,7 +132,13 @@ fn probe_ktls() -> Result<(), &'static str> {
     let name = b"tls";
     // SAFETY: the pointer and the length describe `name`, which the kernel copies.
     let result = unsafe {
-        libc::setsockopt(client.as_raw_fd(), libc::SOL_TCP, libc::TCP_ULP, name.as_ptr().cast(), 3)
+        libc::setsockopt(
+            client.as_raw_fd(),
+            libc::SOL_TCP,
+            libc::TCP_ULP,
+            name.as_ptr().cast(),
+            3,
+        )
     };
     match result {
         0 => Ok(()),

@@ -30,7 +30,11 @@ pub fn steer_by_source(socket: BorrowedFd<'_>, sockets: u32, ipv6: bool) -> io::
             size,
         )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Offset that makes a load relative to the network header (linux/filter.h: SKF_NET_OFF).
@@ -41,11 +45,19 @@ const IPV6_SOURCE: u32 = 8; // RFC 8200 3
 const SPREAD: u32 = 2_654_435_769;
 
 fn op(code: u32, k: u32) -> libc::sock_filter {
-    libc::sock_filter { code: u16::try_from(code).unwrap_or(0), jt: 0, jf: 0, k }
+    libc::sock_filter {
+        code: u16::try_from(code).unwrap_or(0),
+        jt: 0,
+        jf: 0,
+        k,
+    }
 }
 
 fn load(offset: u32) -> libc::sock_filter {
-    op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, NETWORK_HEADER.wrapping_add(offset))
+    op(
+        libc::BPF_LD | libc::BPF_W | libc::BPF_ABS,
+        NETWORK_HEADER.wrapping_add(offset),
+    )
 }
 
 fn hash_of_ipv4() -> Vec<libc::sock_filter> {

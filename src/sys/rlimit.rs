@@ -14,11 +14,20 @@ pub fn raise_nofile(wanted: u64) -> Nofile {
     let now = getrlimit(Resource::Nofile);
     let current = now.current.unwrap_or(u64::MAX);
     if current >= wanted {
-        return Nofile { wanted, granted: current };
+        return Nofile {
+            wanted,
+            granted: current,
+        };
     }
     let hard = now.maximum.unwrap_or(u64::MAX);
-    let both = Rlimit { current: Some(wanted), maximum: Some(hard.max(wanted)) };
-    let soft = Rlimit { current: Some(wanted.min(hard)), maximum: now.maximum };
+    let both = Rlimit {
+        current: Some(wanted),
+        maximum: Some(hard.max(wanted)),
+    };
+    let soft = Rlimit {
+        current: Some(wanted.min(hard)),
+        maximum: now.maximum,
+    };
     let raised = setrlimit(Resource::Nofile, both).or_else(|_| setrlimit(Resource::Nofile, soft));
     let granted = if raised.is_ok() {
         getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)

@@ -5,16 +5,17 @@
 //! to send is gathered and goes out in one send per flight.
 
 use std::io;
+use std::sync::Arc;
 
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
-use rustls::kernel::KernelConnection;
-use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::server::{ServerConfig, ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
 use rustls::{CommonState, ExtractedSecrets, ProtocolVersion};
 
+use super::bound::{PeerBound, with_peer_bound};
+use super::connector::Endpoint;
 use super::record::{HEADER_BYTES, Opener, Sealer, record_bytes};
 use super::stream::{Kernel, Renewal, TlsLeg, TlsReader, TlsWriter};
-use super::tickets::{ClientBound, with_client_bound};
 use crate::net::{Buffer, Buffers, Expect, Inbound, LARGE_BYTES, ReceiveError, Socket};
 
 /// Why a handshake did not come to its end.
@@ -33,28 +34,33 @@ pub enum HandshakeError {
 pub trait Engine {
     type Data;
 
-    fn process<'c, 'i>(
-        &'c mut self,
-        bytes: &'i mut [u8],
-    ) -> UnbufferedStatus<'c, 'i, Self::Data>;
+    fn process<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
 
     fn common(&self) -> &CommonState;
+
+    /// What the connection's sessions are bound to, as far as the handshake has come.
+    fn bound(&self) -> PeerBound;
 
     /// # Errors
     /// What rustls reports: none is known for a finished handshake.
     fn into_kernel(self) -> Result<(ExtractedSecrets, Kernel), rustls::Error>;
 }
 
-/// The server's end, with what its tickets are bound to.
+/// The server's end.
 pub struct ServerEngine {
     connection: UnbufferedServerConnection,
-    bound: ClientBound,
+    bound: PeerBound,
 }
 
 impl ServerEngine {
-    #[must_use]
-    pub fn new(connection: UnbufferedServerConnection) -> Self {
-        Self { connection, bound: ClientBound::default() }
+    /// # Errors
+    /// What rustls reports: none is known for a configuration that was built.
+    pub fn new(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
+        let connection = UnbufferedServerConnection::new(config)?;
+        Ok(Self {
+            connection,
+            bound: PeerBound::default(),
+        })
     }
 }
 
@@ -63,33 +69,61 @@ impl Engine for ServerEngine {
 
     fn process<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         let connection = &mut self.connection;
-        with_client_bound(&mut self.bound, || connection.process_tls_records(bytes))
+        with_peer_bound(&mut self.bound, || connection.process_tls_records(bytes))
     }
 
     fn common(&self) -> &CommonState {
         &self.connection
     }
 
+    fn bound(&self) -> PeerBound {
+        self.bound
+    }
+
     fn into_kernel(self) -> Result<(ExtractedSecrets, Kernel), rustls::Error> {
-        let (secrets, kernel): (_, KernelConnection<_>) =
-            self.connection.dangerous_into_kernel_connection()?;
+        let (secrets, kernel) = self.connection.dangerous_into_kernel_connection()?;
         Ok((secrets, Kernel::Server(Box::new(kernel))))
     }
 }
 
-impl Engine for UnbufferedClientConnection {
+/// The client's end.
+pub struct ClientEngine {
+    connection: UnbufferedClientConnection,
+    bound: PeerBound,
+}
+
+impl ClientEngine {
+    /// Takes a session from the configuration's store, if one is there.
+    ///
+    /// # Errors
+    /// What rustls reports: none is known for a configuration that was built.
+    pub fn new(endpoint: Endpoint, alpn: Vec<Vec<u8>>) -> Result<Self, rustls::Error> {
+        let mut bound = PeerBound::default();
+        let connection = with_peer_bound(&mut bound, || {
+            UnbufferedClientConnection::new_with_alpn(endpoint.config, endpoint.name, alpn)
+        })?;
+        Ok(Self { connection, bound })
+    }
+}
+
+impl Engine for ClientEngine {
     type Data = ClientConnectionData;
 
     fn process<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        self.process_tls_records(bytes)
+        let connection = &mut self.connection;
+        with_peer_bound(&mut self.bound, || connection.process_tls_records(bytes))
     }
 
     fn common(&self) -> &CommonState {
-        self
+        &self.connection
+    }
+
+    fn bound(&self) -> PeerBound {
+        self.bound
     }
 
     fn into_kernel(self) -> Result<(ExtractedSecrets, Kernel), rustls::Error> {
-        let (secrets, kernel) = self.dangerous_into_kernel_connection()?;
+        let (secrets, kernel) = self.connection.dangerous_into_kernel_connection()?;
         Ok((secrets, Kernel::Client(Box::new(kernel))))
     }
 }
@@ -123,7 +157,14 @@ impl<'a, E: Engine> Handshake<'a, E> {
         buffers: &'a Buffers,
         inbound: &'a mut Inbound,
     ) -> Self {
-        Self { engine, socket, buffers, inbound, outbound: Outbound::default(), shown: 0 }
+        Self {
+            engine,
+            socket,
+            buffers,
+            inbound,
+            outbound: Outbound::default(),
+            shown: 0,
+        }
     }
 
     /// Runs to the end and returns the engine, ready for [`establish`].
@@ -152,7 +193,11 @@ impl<'a, E: Engine> Handshake<'a, E> {
     }
 
     fn step(&mut self) -> Result<Step, HandshakeError> {
-        let shown = self.inbound.bytes_mut().get_mut(..self.shown).unwrap_or(&mut []);
+        let shown = self
+            .inbound
+            .bytes_mut()
+            .get_mut(..self.shown)
+            .unwrap_or(&mut []);
         let UnbufferedStatus { discard, state } = self.engine.process(shown);
         let step = match state {
             Err(error) => Step::Failed(error),
@@ -168,7 +213,9 @@ impl<'a, E: Engine> Handshake<'a, E> {
             Ok(ConnectionState::WriteTraffic(_)) => Step::Complete,
             Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Step::Closed,
             // Early data is never accepted, and traffic is never shown to the engine.
-            Ok(_) => Step::Failed(rustls::Error::General("traffic within the handshake".into())),
+            Ok(_) => Step::Failed(rustls::Error::General(
+                "traffic within the handshake".into(),
+            )),
         };
         self.inbound.consume(discard);
         self.shown -= discard;
@@ -179,7 +226,10 @@ impl<'a, E: Engine> Handshake<'a, E> {
 
     async fn flush(&mut self) -> Result<(), HandshakeError> {
         if let Some(flight) = self.outbound.take() {
-            self.socket.send_all(flight.bytes()).await.map_err(HandshakeError::Io)?;
+            self.socket
+                .send_all(flight.bytes())
+                .await
+                .map_err(HandshakeError::Io)?;
         }
         Ok(())
     }
@@ -190,8 +240,10 @@ impl<'a, E: Engine> Handshake<'a, E> {
                 self.shown += bytes;
                 return Ok(());
             }
-            let received =
-                self.inbound.receive(self.socket, self.buffers, Expect::Nothing, false).await;
+            let received = self
+                .inbound
+                .receive(self.socket, self.buffers, Expect::Nothing, false)
+                .await;
             match received {
                 Ok(0) => return Err(HandshakeError::Closed),
                 Ok(_) => {}
@@ -205,8 +257,8 @@ impl<'a, E: Engine> Handshake<'a, E> {
     /// says what is wrong with it, and makes the alert.
     fn next_record(&self) -> Option<usize> {
         let bytes = self.inbound.bytes().get(self.shown..).unwrap_or(&[]);
-        let plausible =
-            bytes.first().is_none_or(|code| (20..=24).contains(code)) && bytes.get(1).is_none_or(|major| *major == 3);
+        let plausible = bytes.first().is_none_or(|code| (20..=24).contains(code))
+            && bytes.get(1).is_none_or(|major| *major == 3);
         match record_bytes(bytes) {
             Ok(Some(whole)) if plausible => (whole <= bytes.len()).then_some(whole),
             Ok(None) if plausible => None,
@@ -278,7 +330,10 @@ impl Outbound {
 
     fn take(&mut self) -> Option<Flight> {
         let end = std::mem::take(&mut self.end);
-        self.buffer.take().filter(|_| end > 0).map(|buffer| Flight { buffer, end })
+        self.buffer
+            .take()
+            .filter(|_| end > 0)
+            .map(|buffer| Flight { buffer, end })
     }
 }
 
@@ -288,6 +343,7 @@ impl Outbound {
 /// What rustls reports; a cipher that the record layer has not got.
 pub fn establish<E: Engine>(engine: E) -> Result<TlsLeg, rustls::Error> {
     let tls13 = engine.common().protocol_version() == Some(ProtocolVersion::TLSv1_3);
+    let bound = engine.bound();
     let (secrets, kernel) = engine.into_kernel()?;
     let unknown = |_| rustls::Error::General("a cipher without a record layer".into());
     let opener = Opener::new(&secrets.rx.1, secrets.rx.0, tls13).map_err(unknown)?;
@@ -295,6 +351,6 @@ pub fn establish<E: Engine>(engine: E) -> Result<TlsLeg, rustls::Error> {
     Ok(TlsLeg {
         reader: TlsReader::new(opener),
         writer: TlsWriter::new(sealer),
-        renewal: Renewal::new(kernel, tls13),
+        renewal: Renewal::new(kernel, bound, tls13),
     })
 }

@@ -14,13 +14,13 @@ use rustls::ConnectionTrafficSecrets;
 use crate::types::TLS_PLAINTEXT_BYTES_MAX;
 
 /// Bytes of a record's header: type, version, length.
-pub const HEADER_BYTES: usize = 5;
+pub(super) const HEADER_BYTES: usize = 5;
 const TAG_BYTES: usize = 16;
 const EXPLICIT_NONCE_BYTES: usize = 8; // RFC 5288 3
 const CONTENT_TYPE_BYTES: usize = 1; // TLSInnerPlaintext.type, RFC 8446 5.2
 
 /// Longest record that [`Opener`] can be given: header and 2^14 + 2048 (RFC 5246 6.2.3).
-pub const RECORD_BYTES_MAX: usize = HEADER_BYTES + TLS_PLAINTEXT_BYTES_MAX + 2048;
+pub(super) const RECORD_BYTES_MAX: usize = HEADER_BYTES + TLS_PLAINTEXT_BYTES_MAX + 2048;
 
 /// Records that one AES-GCM key may protect: RFC 8446 5.5 allows 2^24.5.
 const GCM_RECORDS_MAX: u64 = 1 << 24;
@@ -206,7 +206,9 @@ impl Sealer {
         sequence: u64,
         tls13: bool,
     ) -> Result<Self, UnknownCipher> {
-        Ok(Self { keys: Keys::new(secrets, sequence, tls13)? })
+        Ok(Self {
+            keys: Keys::new(secrets, sequence, tls13)?,
+        })
     }
 
     #[must_use]
@@ -239,10 +241,18 @@ impl Sealer {
             return Err(Exhausted);
         }
         let bytes = plaintext.len();
-        assert!(bytes <= TLS_PLAINTEXT_BYTES_MAX, "more than one record's plaintext");
-        let record = plaintext.start - keys.shape.head_bytes()
-            ..plaintext.end + keys.shape.tail_bytes();
-        seal_record(keys, content_type.code(), &mut buffer[record.clone()], bytes)?;
+        assert!(
+            bytes <= TLS_PLAINTEXT_BYTES_MAX,
+            "more than one record's plaintext"
+        );
+        let record =
+            plaintext.start - keys.shape.head_bytes()..plaintext.end + keys.shape.tail_bytes();
+        seal_record(
+            keys,
+            content_type.code(),
+            &mut buffer[record.clone()],
+            bytes,
+        )?;
         keys.sequence += 1;
         Ok(record)
     }
@@ -260,7 +270,11 @@ fn seal_record(
 ) -> Result<(), Exhausted> {
     let shape = keys.shape;
     let nonce = keys.nonce();
-    let outer_type = if shape == Shape::Tls13 { 23 } else { content_type };
+    let outer_type = if shape == Shape::Tls13 {
+        23
+    } else {
+        content_type
+    };
     let length = length_field(record.len() - HEADER_BYTES);
     let header = [outer_type, 3, 3, length[0], length[1]];
     record[..HEADER_BYTES].copy_from_slice(&header);
@@ -271,10 +285,13 @@ fn seal_record(
     if shape == Shape::Tls13 {
         record[body_end - 1] = content_type;
     }
-    let (body, tag_place) = record[shape.head_bytes()..].split_at_mut(body_end - shape.head_bytes());
+    let (body, tag_place) =
+        record[shape.head_bytes()..].split_at_mut(body_end - shape.head_bytes());
     let nonce = Nonce::assume_unique_for_key(nonce);
     let sealed = match shape {
-        Shape::Tls13 => keys.key.seal_in_place_separate_tag(nonce, Aad::from(header), body),
+        Shape::Tls13 => keys
+            .key
+            .seal_in_place_separate_tag(nonce, Aad::from(header), body),
         Shape::Tls12Gcm | Shape::Tls12Chacha => {
             let aad = Aad::from(keys.aad12(content_type, bytes));
             keys.key.seal_in_place_separate_tag(nonce, aad, body)
@@ -298,7 +315,9 @@ impl Opener {
         sequence: u64,
         tls13: bool,
     ) -> Result<Self, UnknownCipher> {
-        Ok(Self { keys: Keys::new(secrets, sequence, tls13)? })
+        Ok(Self {
+            keys: Keys::new(secrets, sequence, tls13)?,
+        })
     }
 
     #[must_use]
@@ -323,8 +342,9 @@ impl Opener {
     }
 
     fn open13(&self, record: &mut [u8]) -> Result<(ContentType, Range<usize>), RecordError> {
-        let (header, body) =
-            record.split_first_chunk_mut::<HEADER_BYTES>().ok_or(RecordError::BadMac)?;
+        let (header, body) = record
+            .split_first_chunk_mut::<HEADER_BYTES>()
+            .ok_or(RecordError::BadMac)?;
         if header[0] != ContentType::ApplicationData.code() {
             return Err(RecordError::UnexpectedType);
         }
@@ -338,7 +358,10 @@ impl Opener {
             .key
             .open_in_place(nonce, Aad::from(*header), body)
             .map_err(|_| RecordError::BadMac)?;
-        let last = inner.iter().rposition(|byte| *byte != 0).ok_or(RecordError::NoContent)?;
+        let last = inner
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .ok_or(RecordError::NoContent)?;
         let content_type =
             ContentType::from_code(inner[last]).ok_or(RecordError::UnexpectedType)?;
         Ok((content_type, HEADER_BYTES..HEADER_BYTES + last))
@@ -346,7 +369,10 @@ impl Opener {
 
     fn open12(&self, record: &mut [u8]) -> Result<(ContentType, Range<usize>), RecordError> {
         let head = self.keys.shape.head_bytes();
-        let bytes = record.len().checked_sub(head + TAG_BYTES).ok_or(RecordError::BadMac)?;
+        let bytes = record
+            .len()
+            .checked_sub(head + TAG_BYTES)
+            .ok_or(RecordError::BadMac)?;
         let code = record[0];
         let content_type = ContentType::from_code(code).ok_or(RecordError::UnexpectedType)?;
         let mut nonce = self.keys.nonce();
@@ -356,7 +382,10 @@ impl Opener {
         let aad = Aad::from(self.keys.aad12(code, bytes));
         let nonce = Nonce::assume_unique_for_key(nonce);
         let body = &mut record[head..];
-        self.keys.key.open_in_place(nonce, aad, body).map_err(|_| RecordError::BadMac)?;
+        self.keys
+            .key
+            .open_in_place(nonce, aad, body)
+            .map_err(|_| RecordError::BadMac)?;
         Ok((content_type, head..head + bytes))
     }
 }
@@ -366,9 +395,15 @@ impl Opener {
 ///
 /// # Errors
 /// [`RecordError::Overflow`] when it claims to be longer than any version allows.
-pub fn record_bytes(bytes: &[u8]) -> Result<Option<usize>, RecordError> {
-    let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
+pub(super) fn record_bytes(bytes: &[u8]) -> Result<Option<usize>, RecordError> {
+    let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else {
+        return Ok(None);
+    };
     let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
     let whole = HEADER_BYTES + length;
-    if whole > RECORD_BYTES_MAX { Err(RecordError::Overflow) } else { Ok(Some(whole)) }
+    if whole > RECORD_BYTES_MAX {
+        Err(RecordError::Overflow)
+    } else {
+        Ok(Some(whole))
+    }
 }

@@ -6,6 +6,7 @@ use rustls::client::ClientConnectionData;
 use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
 
+use super::bound::{PeerBound, with_peer_bound};
 use super::record::{
     ContentType, Exhausted, HEADER_BYTES, Opener, RecordError, Sealer, Shape, UnknownCipher,
     record_bytes,
@@ -28,6 +29,8 @@ pub enum Kernel {
 /// Key updates concern both directions of a leg (RFC 8446 4.6.3), so the halves share this.
 pub struct Renewal {
     kernel: RefCell<Kernel>,
+    /// What the leg's sessions are bound to: an upstream's tickets end with its certificate.
+    bound: Cell<PeerBound>,
     tls13: bool,
     /// The peer asked for an update of ours, due before our next application data.
     requested: Cell<bool>,
@@ -73,8 +76,14 @@ const IDLE_RECORDS_MAX: u32 = 64;
 
 impl Renewal {
     #[must_use]
-    pub fn new(kernel: Kernel, tls13: bool) -> Self {
-        Self { kernel: RefCell::new(kernel), tls13, requested: Cell::new(false) }
+    pub fn new(kernel: Kernel, bound: PeerBound, tls13: bool) -> Self {
+        let (kernel, bound) = (RefCell::new(kernel), Cell::new(bound));
+        Self {
+            kernel,
+            bound,
+            tls13,
+            requested: Cell::new(false),
+        }
     }
 
     fn next_opener(&self) -> Result<Opener, ReadError> {
@@ -99,7 +108,9 @@ impl Renewal {
     fn keep_ticket(&self, body: &[u8]) -> Result<(), ReadError> {
         match &mut *self.kernel.borrow_mut() {
             Kernel::Client(kernel) => {
-                if let Err(error) = kernel.handle_new_session_ticket(body) {
+                let mut bound = self.bound.get();
+                let kept = with_peer_bound(&mut bound, || kernel.handle_new_session_ticket(body));
+                if let Err(error) = kept {
                     tracing::debug!(%error, "a session ticket of an upstream server is unusable");
                 }
                 Ok(())
@@ -132,7 +143,12 @@ pub struct TlsReader {
 impl TlsReader {
     #[must_use]
     pub fn new(opener: Opener) -> Self {
-        Self { opener, message: Vec::new(), idle_records: 0, ended: None }
+        Self {
+            opener,
+            message: Vec::new(),
+            idle_records: 0,
+            ended: None,
+        }
     }
 
     #[must_use]
@@ -322,7 +338,9 @@ impl TlsWriter {
     /// [`Exhausted`].
     pub fn seal(&mut self, buffer: &mut [u8], parts: &mut Parts) -> Result<(), Exhausted> {
         for range in parts.ranges_mut() {
-            *range = self.sealer.seal(ContentType::ApplicationData, buffer, range.clone())?;
+            *range = self
+                .sealer
+                .seal(ContentType::ApplicationData, buffer, range.clone())?;
         }
         Ok(())
     }
@@ -351,7 +369,10 @@ impl TlsWriter {
     /// # Errors
     /// [`Exhausted`].
     pub fn close_notify(&mut self) -> Result<Vec<u8>, Exhausted> {
-        self.small(ContentType::Alert, &[ALERT_LEVEL_WARNING, ALERT_CLOSE_NOTIFY])
+        self.small(
+            ContentType::Alert,
+            &[ALERT_LEVEL_WARNING, ALERT_CLOSE_NOTIFY],
+        )
     }
 
     /// The record that tells the peer why the connection ends.
@@ -367,7 +388,8 @@ impl TlsWriter {
         let head = shape.head_bytes();
         let mut record = vec![0; head + body.len() + shape.tail_bytes()];
         record[head..head + body.len()].copy_from_slice(body);
-        self.sealer.seal(content_type, &mut record, head..head + body.len())?;
+        self.sealer
+            .seal(content_type, &mut record, head..head + body.len())?;
         Ok(record)
     }
 }
