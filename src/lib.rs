@@ -19,7 +19,7 @@ pub mod config;
 pub mod net;
 pub mod observe;
 pub mod relay;
-
 pub mod sys;
 pub mod tls;
 pub mod types;
+pub mod upstream;

@@ -10,13 +10,17 @@ use std::sync::Arc;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConfig, ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
-use rustls::{CommonState, ExtractedSecrets, ProtocolVersion};
+use rustls::{CommonState, ExtractedSecrets, HandshakeKind, ProtocolVersion};
 
 use super::bound::{PeerBound, with_peer_bound};
 use super::connector::Endpoint;
+use super::identity::PeerSeen;
+use super::reason::{failure, foreign_protocol};
 use super::record::{HEADER_BYTES, Opener, Sealer, record_bytes};
 use super::stream::{Kernel, Renewal, TlsLeg, TlsReader, TlsWriter};
 use crate::net::{Buffer, Buffers, Expect, Inbound, LARGE_BYTES, ReceiveError, Socket};
+use crate::observe::LegTls;
+use crate::types::Cause;
 
 /// Why a handshake did not come to its end.
 #[derive(Debug)]
@@ -28,6 +32,59 @@ pub enum HandshakeError {
     Io(io::Error),
     /// The peer's flight is longer than any honest one.
     TooLong,
+}
+
+impl HandshakeError {
+    /// For the record. `first_bytes`: what the peer sent and rustls did not take, which tells a
+    /// peer that speaks something else from one that breaks TLS.
+    #[must_use]
+    pub fn cause_and_words(&self, first_bytes: &[u8]) -> (Cause, String) {
+        match self {
+            Self::Tls(error) => {
+                let (cause, words) = failure(error);
+                match foreign_protocol(first_bytes) {
+                    Some(foreign) if cause == Cause::Protocol => {
+                        (cause, format!("the peer speaks {foreign}, not TLS"))
+                    }
+                    _ => (cause, words),
+                }
+            }
+            Self::Closed => (Cause::Closed, "the peer closed during the handshake".into()),
+            Self::Io(error) => (Cause::Reset, error.to_string()),
+            Self::TooLong => (
+                Cause::Protocol,
+                "a handshake flight of more than 64 KiB".into(),
+            ),
+        }
+    }
+}
+
+/// What the record says of a finished handshake.
+#[must_use]
+pub fn describe_leg(common: &CommonState, peer: &PeerSeen) -> LegTls {
+    let group = common.negotiated_key_exchange_group();
+    LegTls {
+        protocol: match common.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => Some("TLSv1.2"),
+            Some(ProtocolVersion::TLSv1_3) => Some("TLSv1.3"),
+            _ => None,
+        },
+        cipher: common
+            .negotiated_cipher_suite()
+            .and_then(|suite| suite.suite().as_str()),
+        group: group.and_then(|group| group.name().as_str()),
+        alpn: common
+            .alpn_protocol()
+            .map(|name| String::from_utf8_lossy(name).into()),
+        resumed: common
+            .handshake_kind()
+            .map(|kind| kind == HandshakeKind::Resumed),
+        peer_identity: peer
+            .identity
+            .as_ref()
+            .map(|identity| identity.describe().into()),
+        peer_verified: peer.identity.as_ref().map(|_| peer.verified),
+    }
 }
 
 /// One end of a handshake: what differs between server and client.

@@ -29,7 +29,9 @@ mod verify;
 pub use acceptor::ServerTls;
 pub use bound::{PeerBound, with_peer_bound};
 pub use connector::{ClientTls, Endpoint};
-pub use handshake::{ClientEngine, Engine, Handshake, HandshakeError, ServerEngine, establish};
+pub use handshake::{
+    ClientEngine, Engine, Handshake, HandshakeError, ServerEngine, describe_leg, establish,
+};
 pub use identity::{Identity, PeerSeen};
 pub use inspect::inspect;
 pub use material::MaterialError;

@@ -13,7 +13,11 @@ impl RoundRobin {
         self.credits.resize(weights.len(), 0);
         let mut total = 0;
         let mut best: Option<usize> = None;
-        for (member, weight) in weights.iter().enumerate().filter(|(member, _)| open(*member)) {
+        for (member, weight) in weights
+            .iter()
+            .enumerate()
+            .filter(|(member, _)| open(*member))
+        {
             total += i64::from(*weight);
             self.credits[member] += i64::from(*weight);
             if best.is_none_or(|best| self.credits[member] > self.credits[best]) {
@@ -40,12 +44,17 @@ mod tests {
     use super::*;
 
     fn turns(rotation: &mut RoundRobin, weights: &[u32], count: usize) -> Vec<usize> {
-        (0..count).map(|_| rotation.next(weights, |_| true).unwrap()).collect()
+        (0..count)
+            .map(|_| rotation.next(weights, |_| true).unwrap())
+            .collect()
     }
 
     #[test]
     fn equal_weights_take_turns() {
-        assert_eq!(turns(&mut RoundRobin::default(), &[1, 1, 1], 6), [0, 1, 2, 0, 1, 2]);
+        assert_eq!(
+            turns(&mut RoundRobin::default(), &[1, 1, 1], 6),
+            [0, 1, 2, 0, 1, 2]
+        );
     }
 
     #[test]
