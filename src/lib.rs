@@ -17,4 +17,5 @@
 
 pub mod config;
 pub mod observe;
+pub mod proto;
 pub mod types;
