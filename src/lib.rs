@@ -18,6 +18,7 @@
 pub mod config;
 pub mod net;
 pub mod observe;
+pub mod proto;
 pub mod relay;
 pub mod sys;
 pub mod tls;
