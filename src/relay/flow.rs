@@ -28,6 +28,17 @@ impl Leg {
         }
     }
 
+    /// Throws away what has arrived: unread bytes would turn the coming close into a reset, which
+    /// could overtake what the peer has not read yet.
+    pub fn discard_received(&mut self) {
+        let mut scrap = [0; 4096];
+        for _ in 0..DISCARDS_MAX {
+            if !matches!(self.socket.try_recv(&mut scrap), Ok(1..)) {
+                break;
+            }
+        }
+    }
+
     /// Ends the leg so that the peer cannot take it for a clean end. `alert` goes out first where
     /// there is TLS and no record is half sent.
     pub fn abort(&mut self, alert: Option<u8>) {
@@ -44,6 +55,8 @@ impl Leg {
         }
     }
 }
+
+const DISCARDS_MAX: usize = 64;
 
 /// A core's pools, as a relay needs them.
 pub struct Tools {

@@ -14,7 +14,11 @@ use crate::types::Direction;
 pub enum RelayEnd {
     /// Both directions came to their clean end.
     Finished,
-    Failed(Failure),
+    Failed {
+        failure: Failure,
+        /// The other side's stream had come to its clean end before.
+        told: bool,
+    },
     /// No byte in either direction for the idle time limit.
     Idle,
 }
@@ -146,20 +150,30 @@ enum Next {
 /// the other side must learn that. A failed sink leaves the other flow its chance, since a server
 /// may answer and close without having read everything.
 fn decide(up: Option<&FlowEnd>, down: Option<&FlowEnd>) -> Next {
-    for end in [up, down] {
-        if let Some(Err(failure)) = end
-            && failure.fault == Fault::Source
-        {
-            return Next::End(RelayEnd::Failed(failure.clone()));
-        }
+    let failed = |fault: Option<Fault>| {
+        [up, down]
+            .into_iter()
+            .flatten()
+            .filter_map(|end| end.as_ref().err())
+            .find(move |failure| fault.is_none_or(|fault| failure.fault == fault))
+    };
+    if let Some(failure) = failed(Some(Fault::Source)) {
+        return Next::End(RelayEnd::Failed {
+            failure: failure.clone(),
+            told: false,
+        });
     }
-    match (up, down) {
-        (Some(Ok(())), Some(Ok(()))) => Next::End(RelayEnd::Finished),
-        (Some(Err(failure)), Some(_)) | (Some(_), Some(Err(failure))) => {
-            Next::End(RelayEnd::Failed(failure.clone()))
+    match (up, down, failed(None)) {
+        (Some(_), Some(_), None) => Next::End(RelayEnd::Finished),
+        (Some(up), Some(down), Some(failure)) => {
+            let told = up.is_ok() || down.is_ok();
+            Next::End(RelayEnd::Failed {
+                failure: failure.clone(),
+                told,
+            })
         }
-        (Some(Err(_)), None) | (None, Some(Err(_))) => Next::Linger,
-        (None, _) | (_, None) => Next::GoOn,
+        (_, _, Some(_)) => Next::Linger,
+        (_, _, None) => Next::GoOn,
     }
 }
 
@@ -198,7 +212,10 @@ impl Limit<'_> {
             .into_iter()
             .flatten()
             .find_map(|end| end.as_ref().err());
-        failed.map_or(RelayEnd::Idle, |failure| RelayEnd::Failed(failure.clone()))
+        failed.map_or(RelayEnd::Idle, |failure| RelayEnd::Failed {
+            failure: failure.clone(),
+            told: false,
+        })
     }
 }
 
@@ -225,7 +242,7 @@ mod tests {
             Some(failed(Fault::Source)),
             Some(failed(Fault::Sink)),
         ];
-        let is_end = |next: &Next| matches!(next, Next::End(RelayEnd::Failed(_)));
+        let is_end = |next: &Next| matches!(next, Next::End(RelayEnd::Failed { .. }));
         for up in &ends {
             for down in &ends {
                 let next = decide(up.as_ref(), down.as_ref());

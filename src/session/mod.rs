@@ -3,10 +3,11 @@
 mod core;
 mod greet;
 mod limit;
+mod relaying;
 mod route;
 mod story;
 mod watch;
 
-pub use core::{Core, ListenerState, Parts as CoreParts};
+pub use core::{Core, ListenerState, ListenerTls, Parts};
 pub use story::serve;
-pub use watch::{RunState, Watch};
+pub use watch::{RunState, Seat, Watch};

@@ -22,7 +22,10 @@ pub struct Watch {
 
 impl Default for Watch {
     fn default() -> Self {
-        Self { state: Cell::new(RunState::Running), wakers: RefCell::default() }
+        Self {
+            state: Cell::new(RunState::Running),
+            wakers: RefCell::default(),
+        }
     }
 }
 
@@ -48,7 +51,10 @@ impl Watch {
     /// A place for one task's waker, given back on drop.
     #[must_use]
     pub fn seat(&self) -> Seat<'_> {
-        Seat { watch: self, key: self.wakers.borrow_mut().insert(None) }
+        Seat {
+            watch: self,
+            key: self.wakers.borrow_mut().insert(None),
+        }
     }
 }
 
@@ -64,7 +70,9 @@ impl Seat<'_> {
     #[must_use]
     pub fn poll(&self, cx: &Context<'_>) -> RunState {
         if let Some(place) = self.watch.wakers.borrow_mut().get_mut(self.key)
-            && !place.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
+            && !place
+                .as_ref()
+                .is_some_and(|waker| waker.will_wake(cx.waker()))
         {
             *place = Some(cx.waker().clone());
         }
