@@ -1,0 +1,6 @@
+//! The command line.
+
+mod args;
+mod run;
+
+pub use args::main;
