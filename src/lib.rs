@@ -16,6 +16,7 @@
 //! | 8 | [`cli`] |
 
 pub mod config;
+pub mod control;
 pub mod net;
 pub mod observe;
 pub mod proto;

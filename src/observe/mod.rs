@@ -6,7 +6,7 @@ mod line;
 pub mod names;
 mod record;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 pub mod sink;
 
 pub use record::{Address, LegTls, Record, RelayPath, Times, UpstreamSeen};

@@ -12,7 +12,7 @@ use crate::config::{
 use crate::observe::{Address, LegTls, Record, RelayPath, Times, UpstreamSeen};
 use crate::types::{Cause, CoreId, End, GroupId, ListenerId, Phase, ServerId, Side};
 
-pub(super) fn plan(access: AccessLog, queue_max: usize) -> Arc<Plan> {
+pub(crate) fn plan(access: AccessLog, queue_max: usize) -> Arc<Plan> {
     Arc::new(Plan {
         runtime: RuntimePlan {
             workers: Workers::Count(1),
@@ -83,7 +83,7 @@ fn located<T>(value: T) -> Located<T> {
 }
 
 /// A connection that was refused before anything was known of it.
-pub(super) fn bare_record() -> Record {
+pub(crate) fn bare_record() -> Record {
     Record {
         id: 7,
         core: CoreId(0),
@@ -108,7 +108,7 @@ pub(super) fn bare_record() -> Record {
 }
 
 /// A connection of which everything is known.
-pub(super) fn full_record() -> Record {
+pub(crate) fn full_record() -> Record {
     let millis = |ms, us| Some(Duration::from_millis(ms) + Duration::from_micros(us));
     Record {
         id: (3 << 48) | 0x2a,
