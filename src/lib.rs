@@ -15,6 +15,7 @@
 //! | 7 | [`control`] |
 //! | 8 | [`cli`] |
 
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod net;

@@ -27,9 +27,16 @@ impl Banner<'_> {
     fn say_machine(&self) {
         let version = env!("CARGO_PKG_VERSION");
         let kernel = &self.probe.kernel;
-        tracing::info!("ringway {version} on Linux {kernel}, {} workers", self.cpus.len());
-        let pinned: Vec<String> =
-            self.cpus.iter().flatten().map(ToString::to_string).collect();
+        tracing::info!(
+            "ringway {version} on Linux {kernel}, {} workers",
+            self.cpus.len()
+        );
+        let pinned: Vec<String> = self
+            .cpus
+            .iter()
+            .flatten()
+            .map(ToString::to_string)
+            .collect();
         tracing::info!("workers on CPUs {}", pinned.join(","));
         match self.driver {
             Driver::Ring(features) => tracing::info!("io_uring: {features}"),

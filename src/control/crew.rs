@@ -3,18 +3,26 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// What a worker's thread reports.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Notice {
-    Ready { worker: usize },
+    Ready {
+        worker: usize,
+    },
     /// It drained and ended as it was told to.
-    Finished { worker: usize },
+    Finished {
+        worker: usize,
+    },
     /// It could not begin, or could not go on; why.
-    Failed { worker: usize, words: String },
-    Panicked { worker: usize },
+    Failed {
+        worker: usize,
+        words: String,
+    },
+    Panicked {
+        worker: usize,
+    },
 }
 
 /// Starts threads and hears of their end. A channel that holds at most a few words a thread.
@@ -40,7 +48,9 @@ impl Crew {
             let ended = catch_unwind(AssertUnwindSafe(|| body(on_ready)));
             tell(&notices, notice(worker, ended));
         };
-        std::thread::Builder::new().name(format!("ringway-{worker}")).spawn(run)?;
+        std::thread::Builder::new()
+            .name(format!("ringway-{worker}"))
+            .spawn(run)?;
         Ok(())
     }
 }
@@ -78,7 +88,6 @@ impl Restarts {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -94,23 +103,35 @@ mod tests {
             let lives = Arc::clone(&lives);
             move |on_ready: Box<dyn FnOnce() + Send>| {
                 on_ready();
-                assert!(lives.fetch_add(1, Ordering::Relaxed) > 0, "dies once, on purpose");
+                assert!(
+                    lives.fetch_add(1, Ordering::Relaxed) > 0,
+                    "dies once, on purpose"
+                );
                 Ok(())
             }
         };
         crew.start(3, body()).unwrap();
         assert_eq!(notices.blocking_recv(), Some(Notice::Ready { worker: 3 }));
-        assert_eq!(notices.blocking_recv(), Some(Notice::Panicked { worker: 3 }));
+        assert_eq!(
+            notices.blocking_recv(),
+            Some(Notice::Panicked { worker: 3 })
+        );
         crew.start(3, body()).unwrap();
         assert_eq!(notices.blocking_recv(), Some(Notice::Ready { worker: 3 }));
-        assert_eq!(notices.blocking_recv(), Some(Notice::Finished { worker: 3 }));
+        assert_eq!(
+            notices.blocking_recv(),
+            Some(Notice::Finished { worker: 3 })
+        );
     }
 
     #[test]
     fn a_worker_that_cannot_begin_says_why() {
         let (crew, mut notices) = Crew::new();
         crew.start(0, |_| Err("no ring".into())).unwrap();
-        let failed = Notice::Failed { worker: 0, words: "no ring".into() };
+        let failed = Notice::Failed {
+            worker: 0,
+            words: "no ring".into(),
+        };
         assert_eq!(notices.blocking_recv(), Some(failed));
     }
 

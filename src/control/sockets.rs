@@ -36,7 +36,11 @@ pub(super) struct BindError {
 
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { listener, address, error } = self;
+        let Self {
+            listener,
+            address,
+            error,
+        } = self;
         let cure = match error.kind() {
             io::ErrorKind::AddrInUse => "another process listens there; `ss -ltnxp` names it",
             io::ErrorKind::PermissionDenied => {
@@ -47,7 +51,10 @@ impl fmt::Display for BindError {
             io::ErrorKind::NotFound => "the folder of the unix socket does not exist",
             _ => "see bind(2) and listen(2) for this error",
         };
-        write!(f, "listener \"{listener}\" cannot listen on {address}: {error}: {cure}")
+        write!(
+            f,
+            "listener \"{listener}\" cannot listen on {address}: {error}: {cure}"
+        )
     }
 }
 
@@ -62,7 +69,11 @@ impl Sockets {
                     address: written(&address.value),
                     error,
                 })?;
-                bound.push(Bound { listener: id, address, fds });
+                bound.push(Bound {
+                    listener: id,
+                    address,
+                    fds,
+                });
             }
         }
         Ok(Self { bound })
@@ -72,13 +83,19 @@ impl Sockets {
     pub(super) fn of_worker(&self, worker: usize) -> io::Result<Vec<Listen>> {
         let duplicate = |bound: &Bound| {
             let fd = bound.fds[worker % bound.fds.len()].try_clone()?;
-            Ok(Listen { listener: bound.listener, fd, address: bound.address.clone() })
+            Ok(Listen {
+                listener: bound.listener,
+                fd,
+                address: bound.address.clone(),
+            })
         };
         self.bound.iter().map(duplicate).collect()
     }
 
     pub(super) fn addresses(&self) -> impl Iterator<Item = (ListenerId, &PeerAddress)> {
-        self.bound.iter().map(|bound| (bound.listener, &bound.address))
+        self.bound
+            .iter()
+            .map(|bound| (bound.listener, &bound.address))
     }
 }
 
@@ -126,7 +143,9 @@ fn open(
 /// SO_REUSEPORT would let two processes of one user share an address without a word: a bind
 /// without it is refused if anybody listens there.
 fn refuse_if_taken(address: &BindAddress) -> io::Result<()> {
-    let BindAddress::Tcp(address) = address else { return Ok(()) };
+    let BindAddress::Tcp(address) = address else {
+        return Ok(());
+    };
     let domain = socket2::Domain::for_address(*address);
     let probe = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
     probe.set_reuse_address(true)?;

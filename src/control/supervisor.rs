@@ -98,10 +98,23 @@ pub async fn start(plan: Plan, options: Options) -> Result<Started, StartError> 
     let resolver = Resolver::start(Source::system(), questions(&plan), publish).await;
 
     let (crew, notices) = Crew::new();
-    let context = Context { shared, sockets: Some(sockets), driver, cpus };
+    let context = Context {
+        shared,
+        sockets: Some(sockets),
+        driver,
+        cpus,
+    };
     let restarts = Restarts::default();
-    let mut started =
-        Started { crew, notices, context, restarts, board, signals, sink, _resolver: resolver };
+    let mut started = Started {
+        crew,
+        notices,
+        context,
+        restarts,
+        board,
+        signals,
+        sink,
+        _resolver: resolver,
+    };
     started.start_workers().await?;
     Ok(started)
 }
@@ -112,7 +125,15 @@ fn say_banner(
     (driver, cpus): (Driver, &[Option<usize>]),
     (nofile, sockets): (Nofile, &Sockets),
 ) {
-    Banner { plan, probe, driver, cpus, nofile, sockets }.say();
+    Banner {
+        plan,
+        probe,
+        driver,
+        cpus,
+        nofile,
+        sockets,
+    }
+    .say();
 }
 
 fn driver(probe: &Probe, options: Options) -> Result<Driver, StartError> {
@@ -128,8 +149,11 @@ fn driver(probe: &Probe, options: Options) -> Result<Driver, StartError> {
 
 /// One entry for each worker: the CPU it is pinned to.
 fn cpus(workers: &Workers) -> Result<Vec<Option<usize>>, StartError> {
-    let allowed: Vec<usize> =
-        core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
+    let allowed: Vec<usize> = core_affinity::get_core_ids()
+        .unwrap_or_default()
+        .iter()
+        .map(|core| core.id)
+        .collect();
     let all = || match allowed.as_slice() {
         [] => vec![None],
         allowed => allowed.iter().copied().map(Some).collect(),
@@ -151,12 +175,18 @@ fn cpus(workers: &Workers) -> Result<Vec<Option<usize>>, StartError> {
 
 fn shared(plan: &Arc<Plan>) -> Result<Shared, MaterialError> {
     let server_tls = plan.listeners.iter().map(|listener| {
-        let Some(tls) = &listener.tls else { return Ok(None) };
+        let Some(tls) = &listener.tls else {
+            return Ok(None);
+        };
         let keys = KeyRing::new(&tls.resumption)?;
         ServerTls::new(tls, &keys).map(|tls| Some(Arc::new(tls)))
     });
     let client_tls = plan.upstreams.iter().map(|upstream| {
-        upstream.tls.as_ref().map(|tls| ClientTls::new(tls).map(Arc::new)).transpose()
+        upstream
+            .tls
+            .as_ref()
+            .map(|tls| ClientTls::new(tls).map(Arc::new))
+            .transpose()
     });
     Ok(Shared {
         plan: Arc::clone(plan),
@@ -171,9 +201,16 @@ const DESCRIPTORS_OWN: usize = 64;
 
 /// Descriptors that the configured limits may need: two for each connection, two for each pipe.
 fn descriptors(plan: &Plan, workers: usize) -> u64 {
-    let connections: usize = plan.listeners.iter().map(|listener| listener.connections_max).sum();
-    let listening: usize =
-        plan.listeners.iter().map(|listener| listener.binds.len() * workers * 2).sum();
+    let connections: usize = plan
+        .listeners
+        .iter()
+        .map(|listener| listener.connections_max)
+        .sum();
+    let listening: usize = plan
+        .listeners
+        .iter()
+        .map(|listener| listener.binds.len() * workers * 2)
+        .sum();
     let pipes = workers * plan.runtime.pipes_max;
     (2 * connections + listening + 2 * pipes + DESCRIPTORS_OWN) as u64
 }
@@ -190,12 +227,18 @@ struct BoardState {
     workers: BTreeMap<usize, Postbox>,
 }
 
-#[expect(clippy::disallowed_types, reason = "the control thread's own; no worker sees it")]
+#[expect(
+    clippy::disallowed_types,
+    reason = "the control thread's own; no worker sees it"
+)]
 type BoardLock = std::sync::Mutex<BoardState>;
 
 impl Board {
     fn with<R>(&self, run: impl FnOnce(&mut BoardState) -> R) -> R {
-        run(&mut self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        run(&mut self
+            .state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     fn publish(&self, key: NameKey, addresses: Vec<SocketAddr>) {
@@ -229,13 +272,26 @@ impl Board {
 
 fn resolved(key: NameKey, addresses: &Arc<[SocketAddr]>) -> Letter {
     let addresses = Arc::clone(addresses);
-    Letter::Resolved { group: key.group, server: key.server, addresses }
+    Letter::Resolved {
+        group: key.group,
+        server: key.server,
+        addresses,
+    }
 }
 
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
     reopen: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    /// SIGTERM or SIGINT.
+    Stop,
+    /// SIGUSR1: open the access log anew.
+    Reopen,
 }
 
 impl Signals {
@@ -247,12 +303,16 @@ impl Signals {
         })
     }
 
-    /// SIGTERM or SIGINT.
-    async fn stop(&mut self) {
+    async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.reopen.recv() => Asked::Reopen,
         }
+    }
+
+    async fn stop(&mut self) {
+        while self.next().await != Asked::Stop {}
     }
 }
 
@@ -261,7 +321,9 @@ impl Started {
     #[must_use]
     pub fn addresses(&self) -> Vec<(ListenerId, PeerAddress)> {
         let sockets = self.context.sockets.iter().flat_map(Sockets::addresses);
-        sockets.map(|(listener, address)| (listener, address.clone())).collect()
+        sockets
+            .map(|(listener, address)| (listener, address.clone()))
+            .collect()
     }
 
     #[must_use]
@@ -287,7 +349,9 @@ impl Started {
     }
 
     fn start_worker(&self, worker: usize) -> std::io::Result<()> {
-        let Some(sockets) = &self.context.sockets else { return Ok(()) };
+        let Some(sockets) = &self.context.sockets else {
+            return Ok(());
+        };
         let listen = sockets.of_worker(worker)?;
         let (postbox, mailbox) = mailbox()?;
         self.board.enlist(worker, postbox);
@@ -296,7 +360,15 @@ impl Started {
         let (driver, cpu) = (self.context.driver, self.context.cpus[worker]);
         let id = CoreId(u16::try_from(worker).unwrap_or(u16::MAX));
         self.crew.start(worker, move |on_ready| {
-            let assignment = Assignment { id, cpu, driver, listen, mailbox, log, on_ready };
+            let assignment = Assignment {
+                id,
+                cpu,
+                driver,
+                listen,
+                mailbox,
+                log,
+                on_ready,
+            };
             work(&shared, assignment).map_err(|error| error.to_string())
         })
     }
@@ -310,8 +382,10 @@ impl Started {
         let running = loop {
             tokio::select! {
                 () = &mut stop => break Ok(()),
-                () = self.signals.stop() => break Ok(()),
-                _ = self.signals.reopen.recv() => self.sink.reopen(),
+                asked = self.signals.next() => match asked {
+                    Asked::Stop => break Ok(()),
+                    Asked::Reopen => self.sink.reopen(),
+                },
                 Some(notice) = self.notices.recv() => {
                     if let Err(words) = self.on_notice(&notice) {
                         break Err(words);
@@ -337,7 +411,8 @@ impl Started {
         if !self.restarts.on_death(worker) {
             return Err(format!("worker {worker} keeps dying: {why}"));
         }
-        self.start_worker(worker).map_err(|error| format!("worker {worker}: {error}"))
+        self.start_worker(worker)
+            .map_err(|error| format!("worker {worker}: {error}"))
     }
 
     async fn drain(&mut self) {

@@ -62,9 +62,13 @@ impl MaterialError {
     #[must_use]
     pub fn into_diagnostic(self) -> Diagnostic {
         let message = self.message();
-        let diagnostic = Diagnostic::error(self.span, message);
+        let diagnostic = Diagnostic::error(message);
+        let diagnostic = match self.span {
+            Some(span) => diagnostic.at(span),
+            None => diagnostic,
+        };
         match self.cure {
-            Some(cure) => diagnostic.with_cure(cure),
+            Some(cure) => diagnostic.cure(cure),
             None => diagnostic,
         }
     }
