@@ -87,6 +87,16 @@ pub fn describe_leg(common: &CommonState, peer: &PeerSeen) -> LegTls {
     }
 }
 
+/// rustls names TLS 1.3 suites with a prefix of its own.
+fn iana_name(suite: rustls::CipherSuite) -> Option<&'static str> {
+    match suite {
+        rustls::CipherSuite::TLS13_AES_128_GCM_SHA256 => Some("TLS_AES_128_GCM_SHA256"),
+        rustls::CipherSuite::TLS13_AES_256_GCM_SHA384 => Some("TLS_AES_256_GCM_SHA384"),
+        rustls::CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => Some("TLS_CHACHA20_POLY1305_SHA256"),
+        other => other.as_str(),
+    }
+}
+
 /// One end of a handshake: what differs between server and client.
 pub trait Engine {
     type Data;
