@@ -11,6 +11,7 @@ use crate::pki::House;
 use crate::proxy::{Proxy, Ringway};
 use crate::record::Record;
 use crate::tls::{ClientTls, ServerTls, TLS12, TLS13};
+use crate::toml;
 
 /// What one leg speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,9 +68,9 @@ impl Bridge {
     pub fn start(ringway: Ringway, legs: Legs, listener_keys: &str) -> Self {
         let house = House::new();
         let peer = server(&house, legs.1);
-        let proxy = ringway.start(&toml(&house, legs, &peer, listener_keys));
-        let client = version(legs.0)
-            .map(|version| ClientTls::trusting(&house.ca).version(version).config());
+        let proxy = ringway.start(&configuration(&house, legs, &peer, listener_keys));
+        let client =
+            version(legs.0).map(|version| ClientTls::trusting(&house.ca).version(version).config());
         Self {
             proxy,
             peer,
@@ -153,12 +154,17 @@ fn version(leg: Leg) -> Option<&'static rustls::SupportedProtocolVersion> {
     }
 }
 
-fn toml(house: &House, legs: Legs, peer: &Peer, listener_keys: &str) -> String {
-    let terminate = if legs.0.is_tls() { house.terminate() } else { String::new() };
-    let originate = if legs.1.is_tls() { house.originate("back") } else { String::new() };
-    format!(
-        "[[listener]]\nname = \"front\"\nbind = \"127.0.0.1:0\"\nupstream = \"back\"\n\
-         {listener_keys}\n{terminate}\n[upstream.back]\nservers = [\"{}\"]\n{originate}",
-        peer.address()
-    )
+fn configuration(house: &House, legs: Legs, peer: &Peer, listener_keys: &str) -> String {
+    let terminate = if legs.0.is_tls() {
+        house.terminate()
+    } else {
+        String::new()
+    };
+    let originate = if legs.1.is_tls() {
+        house.originate("back")
+    } else {
+        String::new()
+    };
+    toml::listener("front", "back", listener_keys, &terminate)
+        + &toml::upstream("back", &[peer.address()], &originate)
 }

@@ -15,7 +15,9 @@ pub fn hello_of(config: &Arc<ClientConfig>, name: &str) -> (ClientConnection, Ve
     let mut connection = client_connection(config, name);
     let mut hello = Vec::new();
     while connection.wants_write() {
-        connection.write_tls(&mut hello).expect("a vector takes all");
+        connection
+            .write_tls(&mut hello)
+            .expect("a vector takes all");
     }
     (connection, hello)
 }
@@ -68,7 +70,9 @@ pub fn oversized_hello() -> Vec<u8> {
 #[must_use]
 pub fn sslv2_hello() -> Vec<u8> {
     let mut hello = vec![0x80, 0x2E, 1, 0, 2, 0, 21, 0, 0, 0, 16];
-    hello.extend([1, 0, 0x80, 2, 0, 0x80, 3, 0, 0x80, 4, 0, 0x80, 5, 0, 0x80, 6, 0, 0x40]);
+    hello.extend([
+        1, 0, 0x80, 2, 0, 0x80, 3, 0, 0x80, 4, 0, 0x80, 5, 0, 0x80, 6, 0, 0x40,
+    ]);
     hello.extend([7, 0, 0xC0]);
     hello.extend([0x5A; 16]);
     hello

@@ -12,6 +12,7 @@
 
 pub mod bridge;
 pub mod curl;
+pub mod exchange;
 pub mod hello;
 pub mod link;
 pub mod nginx;
@@ -24,6 +25,7 @@ pub mod record;
 pub mod scenario;
 pub mod sys;
 pub mod tls;
+pub mod toml;
 pub mod wait;
 
 pub use bridge::{Bridge, Leg};

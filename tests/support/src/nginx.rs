@@ -83,7 +83,12 @@ impl Nginx {
 
     fn story(&self) -> String {
         let read = |name| fs::read_to_string(self.directory.path().join(name)).unwrap_or_default();
-        format!("{}{}{}", read("start.log"), read("error.log"), read("access.log"))
+        format!(
+            "{}{}{}",
+            read("start.log"),
+            read("error.log"),
+            read("access.log")
+        )
     }
 }
 

@@ -20,6 +20,7 @@ pub struct SServer {
     child: Child,
     address: Address,
     output: Lines,
+    errors: Lines,
 }
 
 impl SServer {
@@ -39,10 +40,11 @@ impl SServer {
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null());
+            .stderr(Stdio::piped());
         sys::die_with_parent(&mut command);
         let mut child = command.spawn().expect(MISSING);
         let output = Lines::of(child.stdout.take().expect("stdout is piped"));
+        let errors = Lines::of(child.stderr.take().expect("stderr is piped"));
         let address = output.wait("line `ACCEPT address`", |line| {
             line.strip_prefix("ACCEPT ")?.trim().parse().ok()
         });
@@ -50,6 +52,7 @@ impl SServer {
             child,
             address,
             output,
+            errors,
         }
     }
 
@@ -69,7 +72,7 @@ impl SServer {
     /// What it wrote so far.
     #[must_use]
     pub fn output(&self) -> String {
-        self.output.text()
+        self.output.text() + &self.errors.text()
     }
 }
 
@@ -131,9 +134,7 @@ impl SClient {
             Address::Ip(ip) => vec!["-connect".into(), ip.to_string().into()],
             Address::Unix(path) => vec!["-unix".into(), path.into()],
         };
-        Self {
-            arguments: connect,
-        }
+        Self { arguments: connect }
     }
 
     #[must_use]
@@ -169,6 +170,9 @@ impl SClient {
 
     /// Sends `line`, waits for `answer` to come back, then closes.
     ///
+    /// s_client prints its session between the bytes it receives, so the answer need not stand
+    /// on a line of its own.
+    ///
     /// # Panics
     /// When the answer does not come.
     #[must_use]
@@ -180,7 +184,7 @@ impl SClient {
         // Fails when the handshake failed and s_client is gone: then no answer comes.
         let _ = writeln!(stdin, "{line}");
         let answered = within(DEADLINE, || {
-            let found = output.text().lines().any(|l| l == answer);
+            let found = output.text().contains(answer);
             let ended = child.try_wait().expect("a child of ours").is_some();
             (found || ended).then_some(found)
         });
@@ -188,7 +192,7 @@ impl SClient {
         let said = finish(&mut child, &output, &errors);
         // What was still in the pipe when s_client ended counts as well.
         assert!(
-            answered == Some(true) || said.text.lines().any(|l| l == answer),
+            answered == Some(true) || said.text.contains(answer),
             "sent {line:?}, expected {answer:?}, s_client wrote:\n{}",
             said.text
         );

@@ -72,7 +72,11 @@ impl Pattern {
     }
 
     fn difference(&self, seen: &[u8], expected: &[u8]) -> String {
-        let at = seen.iter().zip(expected).take_while(|(s, e)| s == e).count();
+        let at = seen
+            .iter()
+            .zip(expected)
+            .take_while(|(s, e)| s == e)
+            .count();
         format!(
             "byte {} of the stream is {:#04x}, sent was {:#04x}",
             self.position + at as u64,
@@ -138,7 +142,12 @@ mod tests {
     fn a_flipped_bit_and_a_lost_byte_are_found() {
         let mut sent = Pattern::new(7).take(100);
         sent[41] ^= 4;
-        assert!(Pattern::new(7).check(&sent).unwrap_err().contains("byte 41"));
+        assert!(
+            Pattern::new(7)
+                .check(&sent)
+                .unwrap_err()
+                .contains("byte 41")
+        );
         let lost = Pattern::new(7).take(100).split_off(1);
         assert!(Pattern::new(7).check(&lost).is_err());
     }

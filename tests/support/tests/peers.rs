@@ -11,7 +11,7 @@
 use std::thread;
 
 use ringway_support::curl::Curl;
-use ringway_support::link::{Exchange, Finish};
+use ringway_support::exchange::{Exchange, Finish};
 use ringway_support::nginx::Nginx;
 use ringway_support::openssl::{SClient, SServer};
 use ringway_support::peer::{Blackhole, ClosedPort};
