@@ -7,7 +7,6 @@
     reason = "a panic in a test is a failed test"
 )]
 
-use std::io::Read as _;
 use std::time::{Duration, Instant};
 
 use ringway_support::bridge::LEGS;

@@ -55,6 +55,8 @@ impl Peer {
     pub fn listen(address: &Address, backlog: i32) -> Self {
         let listen = || -> io::Result<Self> {
             let socket = Socket::new(address.domain(), Type::STREAM, None)?;
+            // A server that comes back finds connections of its former life in TIME_WAIT.
+            socket.set_reuse_address(true)?;
             socket.bind(&address.sock_addr()?)?;
             socket.listen(backlog)?;
             let address = match socket.local_addr()?.as_socket() {
