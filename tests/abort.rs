@@ -1,0 +1,356 @@
+//! Ends that are no clean ends: resets, truncation, garbage. What one side suffers, the other
+//! must be told, and never as a clean end.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a panic in a test is a failed test"
+)]
+
+use std::io::Read as _;
+
+use ringway_support::bridge::{LEGS, Legs};
+use ringway_support::hello::hello_of;
+use ringway_support::tls::ClientTls;
+use ringway_support::{Bridge, Ending, Leg, Link, Peer, Record, ringway};
+
+/// 17 bytes that claim to be an encrypted record of application data, and decrypt to nothing.
+const GARBAGE_RECORD: [u8; 22] = [
+    23, 3, 3, 0, 17, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9,
+];
+
+/// A reset must arrive as an abort: on plain TCP that is RST, on TLS a missing close_notify too.
+fn expect_abort(legs: Legs, leg: Leg, ending: &Ending) {
+    let aborted = match ending {
+        Ending::Reset => true,
+        Ending::Cut | Ending::Broken(_) => leg.is_tls(),
+        Ending::Clean | Ending::Silence => false,
+    };
+    assert!(
+        aborted,
+        "{legs:?}: expected an abort on the {leg:?} leg, got {ending:?}"
+    );
+}
+
+/// Some bytes each way, so that both relay directions run.
+fn warm_up(client: &mut Link, server: &mut Link) {
+    client.send(b"up").unwrap();
+    assert_eq!(server.receive(2), b"up");
+    server.send(b"down").unwrap();
+    assert_eq!(client.receive(4), b"down");
+}
+
+#[test]
+fn a_clients_reset_reaches_the_server_as_an_abort() {
+    for legs in LEGS {
+        let bridge = Bridge::start(ringway!(), legs, "");
+        let (mut client, mut server) = bridge.pair();
+        warm_up(&mut client, &mut server);
+        let address = client.local();
+        client.reset();
+        expect_abort(legs, legs.1, &server.expect_end());
+        let record = bridge.proxy.record_of(address);
+        record.expect(&[
+            ("end", "reset"),
+            ("phase", "relay"),
+            ("ended_by", "downstream"),
+        ]);
+        bridge.expect_service();
+    }
+}
+
+#[test]
+fn a_servers_reset_reaches_the_client_as_an_abort() {
+    for legs in LEGS {
+        let bridge = Bridge::start(ringway!(), legs, "");
+        let (mut client, mut server) = bridge.pair();
+        warm_up(&mut client, &mut server);
+        server.reset();
+        expect_abort(legs, legs.0, &client.expect_end());
+        let record = bridge.record(&client);
+        record.expect(&[
+            ("end", "reset"),
+            ("phase", "relay"),
+            ("ended_by", "upstream"),
+        ]);
+        bridge.expect_service();
+    }
+}
+
+#[test]
+fn a_client_cut_off_without_close_notify_is_no_clean_end_for_the_server() {
+    for legs in [
+        (Leg::Tls13, Leg::Plain),
+        (Leg::Tls13, Leg::Tls13),
+        (Leg::Tls12, Leg::Plain),
+    ] {
+        let bridge = Bridge::start(ringway!(), legs, "");
+        let (mut client, mut server) = bridge.pair();
+        warm_up(&mut client, &mut server);
+        client.cut().unwrap();
+        expect_abort(legs, legs.1, &server.expect_end());
+        let record = bridge.record(&client);
+        record.expect(&[
+            ("end", "truncated"),
+            ("phase", "relay"),
+            ("ended_by", "downstream"),
+        ]);
+    }
+}
+
+#[test]
+fn a_server_cut_off_without_close_notify_is_no_clean_end_for_the_client() {
+    for legs in [
+        (Leg::Plain, Leg::Tls13),
+        (Leg::Tls13, Leg::Tls13),
+        (Leg::Plain, Leg::Tls12),
+    ] {
+        let bridge = Bridge::start(ringway!(), legs, "");
+        let (mut client, mut server) = bridge.pair();
+        warm_up(&mut client, &mut server);
+        server.cut().unwrap();
+        expect_abort(legs, legs.0, &client.expect_end());
+        let record = bridge.record(&client);
+        record.expect(&[
+            ("end", "truncated"),
+            ("phase", "relay"),
+            ("ended_by", "upstream"),
+        ]);
+    }
+}
+
+#[test]
+fn a_half_closed_connection_whose_other_half_is_cut_off_is_aborted() {
+    let legs = (Leg::Tls13, Leg::Tls13);
+    let bridge = Bridge::start(ringway!(), legs, "");
+    let (mut client, mut server) = bridge.pair();
+    warm_up(&mut client, &mut server);
+    client.finish().unwrap();
+    assert_eq!(server.expect_end(), Ending::Clean);
+    server.send(b"half an ans").unwrap();
+    server.cut().unwrap();
+    let (_, ending) = client.receive_to_end();
+    expect_abort(legs, legs.0, &ending);
+    let record = bridge.record(&client);
+    record.expect(&[("end", "truncated"), ("ended_by", "upstream")]);
+}
+
+#[test]
+fn a_garbage_record_ends_the_connection_and_tells_both_sides() {
+    for version in [Leg::Tls13, Leg::Tls12] {
+        let legs = (version, Leg::Plain);
+        let bridge = Bridge::start(ringway!(), legs, "");
+        let (mut client, mut server) = bridge.pair();
+        warm_up(&mut client, &mut server);
+        client.send_raw(&GARBAGE_RECORD).unwrap();
+        expect_abort(legs, legs.1, &server.expect_end());
+        let told = client.expect_end();
+        assert!(
+            matches!(&told, Ending::Broken(words) if words.contains("BadRecordMac")),
+            "{legs:?}: expected the alert bad_record_mac, got {told:?}"
+        );
+        let record = bridge.record(&client);
+        record.expect(&[
+            ("end", "protocol_error"),
+            ("phase", "relay"),
+            ("ended_by", "downstream"),
+        ]);
+    }
+}
+
+#[test]
+fn a_garbage_record_of_a_client_that_does_not_read_ends_the_connection() {
+    for upstream in [Leg::Plain, Leg::Tls13] {
+        let legs = (Leg::Tls13, upstream);
+        let bridge = Bridge::start(ringway!(), legs, "");
+        let (mut client, mut server) = bridge.pair();
+        warm_up(&mut client, &mut server);
+        // The proxy's alert meets a full buffer.
+        server.send_until_full().unwrap();
+        client.send_raw(&GARBAGE_RECORD).unwrap();
+        expect_abort(legs, legs.1, &server.expect_end());
+        let record = bridge.record(&client);
+        record.expect(&[("end", "protocol_error"), ("ended_by", "downstream")]);
+        bridge.expect_service();
+    }
+}
+
+#[test]
+fn a_garbage_record_of_a_server_that_does_not_read_ends_the_connection() {
+    for downstream in [Leg::Plain, Leg::Tls13] {
+        let legs = (downstream, Leg::Tls13);
+        let bridge = Bridge::start(ringway!(), legs, "");
+        let (mut client, mut server) = bridge.pair();
+        warm_up(&mut client, &mut server);
+        client.send_until_full().unwrap();
+        server.send_raw(&GARBAGE_RECORD).unwrap();
+        expect_abort(legs, legs.0, &client.expect_end());
+        let record = bridge.record(&client);
+        record.expect(&[("end", "protocol_error"), ("ended_by", "upstream")]);
+        bridge.expect_service();
+    }
+}
+
+#[test]
+fn a_reset_while_the_other_side_does_not_read_ends_the_connection() {
+    for legs in LEGS {
+        let bridge = Bridge::start(ringway!(), legs, "");
+        let (mut client, server) = bridge.pair();
+        client.send_until_full().unwrap();
+        let address = client.local();
+        client.reset();
+        let record = bridge.proxy.record_of(address);
+        record.expect(&[("end", "reset"), ("ended_by", "downstream")]);
+        drop(server);
+        bridge.expect_service();
+    }
+}
+
+/// What a peer may do to end a phase before its time.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Fin,
+    Reset,
+}
+
+const FAULTS: [Fault; 2] = [Fault::Fin, Fault::Reset];
+
+impl Fault {
+    fn happen(self, link: Link) {
+        match self {
+            Self::Fin => drop(link),
+            Self::Reset => link.reset(),
+        }
+    }
+}
+
+/// What a fault of the client in a phase before the relay must leave in the log.
+fn expect_client_fault(record: &Record, phase: &str) {
+    record.expect_end(&["closed", "reset"], &[phase]);
+    record.expect(&[("ended_by", "downstream")]);
+}
+
+#[test]
+fn a_fault_of_the_client_before_and_within_its_hello_is_logged_in_that_phase() {
+    let bridge = Bridge::start(ringway!(), (Leg::Tls13, Leg::Plain), "");
+    let config = ClientTls::trusting(&bridge.house.ca).config();
+    let (_, hello) = hello_of(&config, "localhost");
+    for fault in FAULTS {
+        for part in [0, 3, hello.len() / 2] {
+            let link = Link::connect(bridge.proxy.address("front")).unwrap();
+            link.send_raw(&hello[..part]).unwrap();
+            let address = link.local();
+            fault.happen(link);
+            expect_client_fault(&bridge.proxy.record_of(address), "client_hello");
+        }
+    }
+    bridge.expect_service();
+}
+
+#[test]
+fn a_fault_of_the_client_within_the_handshake_is_logged_in_that_phase() {
+    for leg in [Leg::Tls13, Leg::Tls12] {
+        let bridge = Bridge::start(ringway!(), (leg, Leg::Plain), "");
+        let config = ClientTls::trusting(&bridge.house.ca).config();
+        let (_, hello) = hello_of(&config, "localhost");
+        for fault in FAULTS {
+            let link = Link::connect(bridge.proxy.address("front")).unwrap();
+            link.send_raw(&hello).unwrap();
+            let answered = link.socket().read(&mut [0; 1024]).unwrap();
+            assert!(answered > 0, "the proxy answers the hello");
+            let address = link.local();
+            // A close with unread bytes is a reset; so read before the FIN.
+            fault.happen(link);
+            expect_client_fault(&bridge.proxy.record_of(address), "downstream_handshake");
+        }
+        let counted = bridge.peer.accept_within(std::time::Duration::ZERO);
+        assert!(counted.is_none(), "no server is asked before the handshake");
+    }
+}
+
+#[test]
+fn a_fault_of_the_server_within_its_handshake_is_logged_in_that_phase() {
+    for downstream in [Leg::Plain, Leg::Tls13] {
+        let legs = (downstream, Leg::Tls13);
+        let bridge = Bridge::start(ringway!(), legs, "next_upstream_tries = 1");
+        for (fault, reads_hello) in [
+            (Fault::Fin, false),
+            (Fault::Fin, true),
+            (Fault::Reset, false),
+            (Fault::Reset, true),
+        ] {
+            let mut client = bridge.client();
+            let server = bridge.peer.accept_raw();
+            if reads_hello {
+                let read = server.socket().read(&mut [0; 16_384]).unwrap();
+                assert!(read > 0, "the proxy sends its hello");
+            }
+            fault.happen(server);
+            let (bytes, ending) = client.receive_to_end();
+            assert!(
+                bytes.is_empty() && ending != Ending::Silence,
+                "{legs:?} {fault:?}: expected an end without bytes, got {ending:?}"
+            );
+            let record = bridge.record(&client);
+            record.expect_end(&["closed", "reset", "no_server"], &["upstream_handshake"]);
+            assert!(
+                record.reasons().trim().len() > "null".len(),
+                "no reason in {record}"
+            );
+        }
+        bridge.expect_service();
+    }
+}
+
+#[test]
+fn a_server_that_accepts_and_resets_at_once_never_looks_like_a_clean_end() {
+    let bridge = Bridge::start(ringway!(), (Leg::Tls13, Leg::Plain), "");
+    let mut client = bridge.client();
+    bridge.peer.accept_raw().reset();
+    let (bytes, ending) = client.receive_to_end();
+    assert!(bytes.is_empty(), "no byte was sent");
+    expect_abort(bridge.legs, Leg::Tls13, &ending);
+    let record = bridge.record(&client);
+    record.expect_end(&["reset"], &["relay"]);
+}
+
+#[test]
+fn a_clients_reset_while_the_server_shakes_hands_ends_the_connection() {
+    let bridge = Bridge::start(
+        ringway!(),
+        (Leg::Tls13, Leg::Tls13),
+        "connect_timeout = \"2s\"",
+    );
+    let client = bridge.client();
+    let address = client.local();
+    let mut server = bridge.peer.accept_raw();
+    client.reset();
+    let record = bridge.proxy.record_of(address);
+    assert_ne!(record.text("end"), "finished", "{record}");
+    let (_, ending) = server.receive_to_end();
+    assert!(
+        ending != Ending::Silence,
+        "the server is let go, got {ending:?}"
+    );
+    bridge.expect_service();
+}
+
+#[test]
+fn a_server_that_is_gone_is_a_refusal_in_the_connect_phase() {
+    let bridge = Bridge::start(ringway!(), (Leg::Plain, Leg::Plain), "");
+    let Bridge { proxy, peer, .. } = bridge;
+    let address = peer.address().clone();
+    drop(peer);
+    let mut client = Link::connect(proxy.address("front")).unwrap();
+    let (bytes, ending) = client.receive_to_end();
+    assert!(bytes.is_empty() && ending != Ending::Silence, "{ending:?}");
+    let record = proxy.record_of(client.local());
+    record.expect_end(&["unreachable", "no_server"], &["connect"]);
+    record.expect_reason(&["refused"]);
+
+    let again = Peer::listen(&address, 16);
+    let mut client = Link::connect(proxy.address("front")).unwrap();
+    let mut server = again.accept();
+    warm_up(&mut client, &mut server);
+}

@@ -1,0 +1,161 @@
+//! Limits: what is over them is refused with a reason, and the rest goes on.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a panic in a test is a failed test"
+)]
+
+use std::time::Duration;
+
+use ringway_support::bridge::Legs;
+use ringway_support::hello::hello_of;
+use ringway_support::tls::ClientTls;
+use ringway_support::toml::front_to_back;
+use ringway_support::wait::{DEADLINE, pause, within};
+use ringway_support::{Bridge, Ending, House, Leg, Link, Peer, ringway, until};
+
+/// A connection that is refused before any handshake.
+fn expect_refusal(bridge: &Bridge) {
+    let mut refused = Link::connect(bridge.proxy.address("front")).unwrap();
+    let (bytes, ending) = refused.receive_to_end();
+    assert!(
+        bytes.is_empty() && ending != Ending::Silence,
+        "{:?}: over the limit, got {ending:?}",
+        bridge.legs
+    );
+    bridge.record(&refused).expect(&[("end", "limit")]);
+}
+
+#[test]
+fn connections_over_max_connections_are_refused_until_one_ends() {
+    for downstream in [Leg::Plain, Leg::Tls13] {
+        let legs: Legs = (downstream, Leg::Plain);
+        let bridge = Bridge::start(ringway!(), legs, "max_connections = 4");
+        let mut held: Vec<_> = (0..4).map(|_| bridge.pair()).collect();
+        for _ in 0..8 {
+            expect_refusal(&bridge);
+        }
+        for (client, server) in &mut held {
+            client.send(b"up").unwrap();
+            assert_eq!(server.receive(2), b"up", "held connections go on");
+        }
+
+        let (mut client, mut server) = held.pop().unwrap();
+        client.finish().unwrap();
+        server.finish().unwrap();
+        let _ = client.receive_to_end();
+        let _ = bridge.record(&client);
+        let again = until("a connection is taken after one ended", || {
+            let client = bridge.try_client().ok()?;
+            let server = bridge.peer.accept_within(Duration::from_millis(300))?;
+            Some((client, server))
+        });
+        drop(again);
+    }
+}
+
+#[test]
+fn handshakes_over_max_handshakes_are_refused_until_one_ends() {
+    let ringway = ringway!().workers(1).runtime("max_handshakes = 2");
+    let bridge = Bridge::start(ringway, (Leg::Tls13, Leg::Plain), "");
+    let config = ClientTls::trusting(&bridge.house.ca).config();
+    let (_, hello) = hello_of(&config, "localhost");
+    let stalled: Vec<_> = (0..2)
+        .map(|_| {
+            let link = Link::connect(bridge.proxy.address("front")).unwrap();
+            link.send_raw(&hello).unwrap();
+            let mut byte = [0; 1];
+            std::io::Read::read_exact(&mut link.socket(), &mut byte).unwrap();
+            link
+        })
+        .collect();
+    expect_refusal(&bridge);
+    for link in stalled {
+        let address = link.local();
+        link.reset();
+        let _ = bridge.proxy.record_of(address);
+    }
+    bridge.expect_service();
+}
+
+#[test]
+fn established_connections_do_not_count_as_handshakes() {
+    let ringway = ringway!().workers(1).runtime("max_handshakes = 1");
+    let bridge = Bridge::start(ringway, (Leg::Tls13, Leg::Tls13), "");
+    let _held: Vec<_> = (0..6).map(|_| bridge.pair()).collect();
+    bridge.expect_service();
+}
+
+#[test]
+fn running_out_of_file_descriptors_costs_neither_the_process_nor_its_cpu() {
+    let echo = Peer::plain().echo();
+    let ringway = ringway!().workers(1).open_files(128);
+    let mut proxy = ringway.start(&front_to_back("", "", echo.address()));
+    let idle = proxy.open_files();
+    // More than two files each can be had for: the rest waits in the kernel's queue or is let go.
+    let clients: Vec<_> = (0..150)
+        .filter_map(|_| Link::connect(proxy.address("front")).ok())
+        .collect();
+    proxy.wait_stderr(&[
+        "rlimit_nofile",
+        "file descriptor",
+        "open files",
+        "emfile",
+        "too many open",
+    ]);
+
+    let before = proxy.cpu_time();
+    pause(Duration::from_secs(1));
+    let spent = proxy.cpu_time().saturating_sub(before);
+    assert!(
+        spent < Duration::from_millis(300),
+        "out of files the proxy spins: {spent:?} CPU in a second"
+    );
+    let lines = proxy.stderr().lines().count();
+    assert!(lines < 100, "{lines} lines on stderr: one is enough");
+    proxy.expect_alive();
+
+    drop(clients);
+    let served = within(DEADLINE, || {
+        let mut link = Link::connect(proxy.address("front")).ok()?;
+        link.limit(Duration::from_millis(500)).ok()?;
+        link.send(b"hello").ok()?;
+        let mut buffer = [0; 5];
+        (link.receive_some(&mut buffer).ok()? == 5).then_some(())
+    });
+    assert!(served.is_some(), "the proxy accepts again{}", proxy.story());
+    proxy.wait_no_more_files(idle, 2 * 64);
+}
+
+#[test]
+fn a_lower_limit_of_open_files_than_configured_is_a_warning_at_the_start() {
+    let echo = Peer::plain().echo();
+    let keys = "max_connections = 50000";
+    let proxy = ringway!()
+        .open_files(256)
+        .start(&front_to_back(keys, "", echo.address()));
+    proxy.wait_stderr(&["rlimit_nofile", "file descriptor", "open files", "nofile"]);
+    let mut link = Link::connect(proxy.address("front")).unwrap();
+    link.ping(b"hello");
+}
+
+#[test]
+fn many_clients_in_the_handshake_leave_nothing_behind() {
+    let house = House::new();
+    let echo = Peer::plain().echo();
+    let proxy = ringway!().start(&front_to_back("", &house.terminate(), echo.address()));
+    let config = ClientTls::trusting(&house.ca).config();
+    let (_, hello) = hello_of(&config, "localhost");
+    let mut link = Link::connect_tls(proxy.address("front"), &config, "localhost").unwrap();
+    link.ping(b"hello");
+    let before = proxy.open_files();
+    for _ in 0..200 {
+        let half = Link::connect(proxy.address("front")).unwrap();
+        half.send_raw(&hello).unwrap();
+        half.reset();
+    }
+    proxy.wait_no_more_files(before, 2 * 2 * 64);
+    link.ping(b"still here");
+}

@@ -1,0 +1,153 @@
+//! Threads, CPUs and cores.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a panic in a test is a failed test"
+)]
+
+use std::collections::BTreeSet;
+
+use ringway_support::toml::front_to_back;
+use ringway_support::{Ending, Link, Peer, Proxy, ringway};
+
+/// Name and CPUs of the workers, in the order of their names.
+fn workers(proxy: &Proxy) -> Vec<(String, String)> {
+    let named = |name: &str| {
+        let number = name.strip_prefix("ringway-");
+        number.is_some_and(|n| n.parse::<u16>().is_ok())
+    };
+    let mut threads = proxy.threads();
+    threads.retain(|(name, _)| named(name));
+    threads.sort();
+    threads
+}
+
+fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    let own = |(name, cpu): &(&str, &str)| ((*name).to_owned(), (*cpu).to_owned());
+    expected.iter().map(own).collect()
+}
+
+#[test]
+fn each_worker_is_a_thread_of_its_own_pinned_to_a_cpu_of_its_own() {
+    let echo = Peer::plain().echo();
+    let proxy = ringway!()
+        .workers(2)
+        .start(&front_to_back("", "", echo.address()));
+    let workers = workers(&proxy);
+    let names: Vec<_> = workers.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["ringway-0", "ringway-1"], "{:?}", proxy.threads());
+    let cpus: BTreeSet<_> = workers.iter().map(|(_, cpu)| cpu).collect();
+    assert_eq!(cpus.len(), 2, "two CPUs: {workers:?}");
+    for cpu in cpus {
+        assert!(cpu.parse::<u16>().is_ok(), "pinned to one CPU: {workers:?}");
+    }
+}
+
+#[test]
+fn workers_auto_is_one_for_each_cpu() {
+    let echo = Peer::plain().echo();
+    let toml = format!(
+        "[runtime]\nworkers = \"auto\"\n{}",
+        front_to_back("", "", echo.address())
+    );
+    let proxy = ringway!().start(&toml);
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(workers(&proxy).len(), cpus, "{:?}", proxy.threads());
+}
+
+#[test]
+fn one_worker_is_one_thread() {
+    let echo = Peer::plain().echo();
+    let proxy = ringway!()
+        .workers(1)
+        .start(&front_to_back("", "", echo.address()));
+    assert_eq!(workers(&proxy).len(), 1, "{:?}", proxy.threads());
+}
+
+#[test]
+fn cpus_names_the_cpus_of_the_workers() {
+    let echo = Peer::plain().echo();
+    let toml = front_to_back("", "", echo.address());
+    for (cpus, expected) in [
+        ("1", vec![("ringway-0", "1")]),
+        ("0-1", vec![("ringway-0", "0"), ("ringway-1", "1")]),
+        ("1,0", vec![("ringway-0", "1"), ("ringway-1", "0")]),
+    ] {
+        let proxy = ringway!()
+            .runtime(&format!("cpus = \"{cpus}\""))
+            .start(&toml);
+        let mut seen = workers(&proxy);
+        let mut expected = pairs(&expected);
+        if cpus == "1,0" {
+            // Which worker sits on which CPU of a list is not promised, only the CPUs.
+            for (name, _) in seen.iter_mut().chain(&mut expected) {
+                name.clear();
+            }
+            seen.sort();
+            expected.sort();
+        }
+        assert_eq!(seen, expected, "cpus = {cpus:?}");
+    }
+}
+
+#[test]
+fn a_cpu_that_does_not_exist_is_refused_before_anything_runs() {
+    let echo = Peer::plain().echo();
+    let exit = ringway!()
+        .runtime("cpus = \"1000\"")
+        .run_to_end(&front_to_back("", "", echo.address()));
+    let code = exit.status.code();
+    assert!(
+        matches!(code, Some(64 | 71)),
+        "exit code 64 or 71, got {code:?}: {}",
+        exit.stderr
+    );
+    exit.expect_words(&["1000"]);
+}
+
+#[test]
+fn the_kernel_spreads_connections_over_all_cores() {
+    let echo = Peer::plain().echo();
+    let proxy = ringway!().start(&front_to_back("", "", echo.address()));
+    let mut cores = BTreeSet::new();
+    for _ in 0..64 {
+        let mut link = Link::connect(proxy.address("front")).unwrap();
+        link.ping(b"hello");
+        link.finish().unwrap();
+        assert_eq!(link.expect_end(), Ending::Clean);
+        cores.insert(proxy.record_of(link.local()).count("core"));
+    }
+    assert_eq!(cores, BTreeSet::from([0, 1]));
+}
+
+#[test]
+fn the_banner_tells_version_rings_kernel_tls_and_listeners() {
+    let echo = Peer::plain().echo();
+    let proxy = ringway!().start(&front_to_back("", "", echo.address()));
+    let banner = proxy.stderr().to_lowercase();
+    for words in [env!("CARGO_PKG_VERSION"), "io_uring", "ktls", "front"] {
+        assert!(
+            banner.contains(words),
+            "no {words:?} in the banner{}",
+            proxy.story()
+        );
+    }
+}
+
+#[test]
+fn each_worker_has_a_ring_and_no_epoll_of_its_own() {
+    let echo = Peer::plain().echo();
+    let proxy = ringway!().start(&front_to_back("", "", echo.address()));
+    let files: Vec<_> = std::fs::read_dir(format!("/proc/{}/fd", proxy.pid()))
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .map(|target| target.to_string_lossy().into_owned())
+        .collect();
+    let count = |word: &str| files.iter().filter(|file| file.contains(word)).count();
+    assert_eq!(count("[io_uring]"), 2, "{files:?}");
+    // The control thread may have one.
+    assert!(count("[eventpoll]") <= 1, "{files:?}");
+}

@@ -1,0 +1,641 @@
+//! The proxy under test as a process: start, watch, signal, look into.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::link::Address;
+use crate::record::Record;
+use crate::sys;
+use crate::wait::{DEADLINE, until, within};
+
+/// How to start the proxy. Made by [`ringway!`](crate::ringway).
+pub struct Ringway {
+    binary: PathBuf,
+    workers: usize,
+    runtime: String,
+    log: String,
+    access: Option<String>,
+    arguments: Vec<String>,
+    open_files: Option<u64>,
+    io_uring_denied: bool,
+}
+
+impl Ringway {
+    #[must_use]
+    pub fn new(binary: &str) -> Self {
+        Self {
+            binary: binary.into(),
+            workers: 2,
+            runtime: String::new(),
+            log: String::new(),
+            access: None,
+            arguments: Vec::new(),
+            open_files: None,
+            io_uring_denied: false,
+        }
+    }
+
+    /// Two, unless this says otherwise.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// More lines for `[runtime]`.
+    #[must_use]
+    pub fn runtime(mut self, lines: &str) -> Self {
+        self.runtime.push_str(lines);
+        self.runtime.push('\n');
+        self
+    }
+
+    /// More lines for `[log]`.
+    #[must_use]
+    pub fn log(mut self, lines: &str) -> Self {
+        self.log.push_str(lines);
+        self.log.push('\n');
+        self
+    }
+
+    /// Where the access log goes; else to a file that [`Proxy::records`] reads.
+    #[must_use]
+    pub fn access(mut self, access: &str) -> Self {
+        self.access = Some(access.to_owned());
+        self
+    }
+
+    /// One more argument of `ringway run`.
+    #[must_use]
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// Lets the proxy open so many files and no more.
+    #[must_use]
+    pub fn open_files(mut self, files: u64) -> Self {
+        self.open_files = Some(files);
+        self
+    }
+
+    /// Makes `io_uring_setup` fail with EPERM.
+    #[must_use]
+    pub fn without_io_uring(mut self) -> Self {
+        self.io_uring_denied = true;
+        self
+    }
+
+    /// Runs the proxy on `toml` and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    #[must_use]
+    pub fn start(self, toml: &str) -> Proxy {
+        let mut proxy = self.spawn(toml);
+        proxy.wait_ready();
+        proxy
+    }
+
+    /// Runs the proxy on `toml` until it ends by itself.
+    ///
+    /// # Panics
+    /// When it does not end.
+    #[must_use]
+    pub fn run_to_end(self, toml: &str) -> Exit {
+        self.spawn(toml).wait_exit()
+    }
+
+    /// Runs `ringway` with these arguments until it ends by itself.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn command(&self, arguments: &[&OsStr]) -> Exit {
+        let output = Command::new(&self.binary)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .expect("the binary starts");
+        Exit {
+            status: output.status,
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        }
+    }
+
+    fn spawn(self, toml: &str) -> Proxy {
+        let directory = TempDir::new().expect("a temporary directory");
+        let access_log = directory.path().join("access.log");
+        let file = directory.path().join("ringway.toml");
+        let text = self.file_text(toml, &access_log);
+        fs::write(&file, &text).expect("a writable temporary directory");
+
+        let mut command = Command::new(&self.binary);
+        command.arg("run").arg(&file).args(&self.arguments);
+        command.stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        sys::die_with_parent(&mut command);
+        if let Some(files) = self.open_files {
+            sys::limit_open_files(&mut command, files);
+        }
+        if self.io_uring_denied {
+            sys::deny_io_uring(&mut command);
+        }
+        let mut child = command.spawn().expect("the binary starts");
+        let stderr = Lines::of(child.stderr.take().expect("stderr is piped"));
+        Proxy {
+            stdout: child.stdout.take(),
+            child,
+            stderr,
+            text,
+            access_log,
+            addresses: BTreeMap::new(),
+            _directory: directory,
+        }
+    }
+
+    /// The scenario's file may have tables of its own; then ours stay out.
+    fn file_text(&self, toml: &str, access_log: &Path) -> String {
+        let has = |table: &str| toml.lines().any(|line| line.trim() == table);
+        let mut text = String::new();
+        if !has("[runtime]") {
+            text += &format!("[runtime]\n{}", self.runtime);
+            if !self.runtime.contains("cpus") {
+                text += &format!("workers = {}\n", self.workers);
+            }
+        }
+        if !has("[log]") {
+            let default = access_log.display().to_string();
+            let access = self.access.as_ref().unwrap_or(&default);
+            text += &format!("[log]\naccess = \"{access}\"\n{}", self.log);
+        }
+        text + toml
+    }
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub struct Exit {
+    pub status: ExitStatus,
+    pub stderr: String,
+    pub stdout: String,
+}
+
+impl Exit {
+    /// # Panics
+    /// When the exit code is another one.
+    pub fn expect_code(&self, code: i32) -> &Self {
+        assert_eq!(
+            self.status.code(),
+            Some(code),
+            "exit code expected {code}, got {} (signal {:?}); it wrote:\n{}{}",
+            self.status,
+            self.status.signal(),
+            self.stdout,
+            self.stderr
+        );
+        self
+    }
+
+    /// # Panics
+    /// When none of `words` was written, in any case.
+    pub fn expect_words(&self, words: &[&str]) -> &Self {
+        let written = format!("{}{}", self.stdout, self.stderr).to_lowercase();
+        assert!(
+            words.iter().any(|w| written.contains(&w.to_lowercase())),
+            "expected one of {words:?} in what it wrote:\n{}{}",
+            self.stdout,
+            self.stderr
+        );
+        self
+    }
+}
+
+/// A running proxy. Killed when dropped; if the test is failing, what it wrote is shown.
+pub struct Proxy {
+    child: Child,
+    stderr: Lines,
+    stdout: Option<ChildStdout>,
+    text: String,
+    access_log: PathBuf,
+    addresses: BTreeMap<String, Vec<Address>>,
+    _directory: TempDir,
+}
+
+impl Proxy {
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where the listener of this name listens: its first address.
+    ///
+    /// # Panics
+    /// When the proxy named none.
+    #[must_use]
+    pub fn address(&self, listener: &str) -> &Address {
+        self.addresses(listener)
+            .first()
+            .unwrap_or_else(|| panic!("no address of listener `{listener}`{}", self.story()))
+    }
+
+    /// All addresses of the listener of this name.
+    #[must_use]
+    pub fn addresses(&self, listener: &str) -> &[Address] {
+        self.addresses.get(listener).map_or(&[], Vec::as_slice)
+    }
+
+    /// What the proxy wrote to stderr so far.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// The access log so far, as it stands in the file.
+    #[must_use]
+    pub fn access_log(&self) -> String {
+        fs::read_to_string(&self.access_log).unwrap_or_default()
+    }
+
+    /// The records so far: of the file, and of stderr where the access log goes there.
+    ///
+    /// # Panics
+    /// When a line of the file is no JSON.
+    #[must_use]
+    pub fn records(&self) -> Vec<Record> {
+        let file = self.access_log();
+        let parse = |line: &str| serde_json::from_str::<Value>(line).map(Record);
+        let complete = file.split_inclusive('\n').filter(|l| l.ends_with('\n'));
+        let mut records: Vec<_> = complete
+            .map(|line| match parse(line) {
+                Ok(record) => record,
+                Err(error) => panic!("a line of the access log is no JSON ({error}): {line}"),
+            })
+            .collect();
+        let stderr = self.stderr();
+        let lines = stderr.lines().filter(|line| line.starts_with('{'));
+        records.extend(lines.filter_map(|line| parse(line).ok()));
+        records
+    }
+
+    /// The record that `wanted` picks.
+    ///
+    /// # Panics
+    /// When it is not written in time.
+    #[must_use]
+    pub fn wait_record(&self, what: &str, mut wanted: impl FnMut(&Record) -> bool) -> Record {
+        let found = within(DEADLINE, || self.records().into_iter().find(&mut wanted));
+        found.unwrap_or_else(|| {
+            panic!("no record of {what} in {DEADLINE:?}{}", self.story());
+        })
+    }
+
+    /// The record of the connection that came from `client`.
+    ///
+    /// # Panics
+    /// When it is not written in time.
+    #[must_use]
+    pub fn record_of(&self, client: SocketAddr) -> Record {
+        let client = client.to_string();
+        self.wait_record(&format!("the connection from {client}"), |record| {
+            record.find("client") == Some(&client)
+        })
+    }
+
+    /// All records, as soon as there are `count`.
+    ///
+    /// # Panics
+    /// When there are fewer in time.
+    #[must_use]
+    pub fn wait_records(&self, count: usize) -> Vec<Record> {
+        let found = within(DEADLINE, || {
+            Some(self.records()).filter(|records| records.len() >= count)
+        });
+        found.unwrap_or_else(|| {
+            let seen = self.records().len();
+            panic!("{seen} of {count} records in {DEADLINE:?}{}", self.story());
+        })
+    }
+
+    /// Waits until stderr holds one of `words`, in any case.
+    ///
+    /// # Panics
+    /// When it does not in time.
+    pub fn wait_stderr(&self, words: &[&str]) {
+        let found = within(DEADLINE, || {
+            let text = self.stderr().to_lowercase();
+            words.iter().any(|word| text.contains(word)).then_some(())
+        });
+        assert!(
+            found.is_some(),
+            "none of {words:?} on stderr in {DEADLINE:?}{}",
+            self.story()
+        );
+    }
+
+    /// # Panics
+    /// When the process is gone.
+    pub fn signal(&self, signal: i32) {
+        sys::kill(self.pid(), signal).expect("the proxy runs");
+    }
+
+    /// # Panics
+    /// When the process is gone.
+    pub fn expect_alive(&mut self) {
+        let status = self.child.try_wait().expect("a child of ours");
+        assert!(
+            status.is_none(),
+            "the proxy died: {status:?}{}",
+            self.story()
+        );
+    }
+
+    /// Waits for the end of the process.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    #[must_use]
+    pub fn wait_exit(&mut self) -> Exit {
+        let ended = within(DEADLINE, || self.child.try_wait().expect("a child of ours"));
+        let Some(status) = ended else {
+            panic!("the proxy still runs after {DEADLINE:?}{}", self.story());
+        };
+        let mut stdout = String::new();
+        if let Some(mut pipe) = self.stdout.take() {
+            let _ = pipe.read_to_string(&mut stdout);
+        }
+        Exit {
+            status,
+            stderr: self.stderr.text_to_end(),
+            stdout,
+        }
+    }
+
+    /// The read end of the proxy's stdout: dropping it closes the pipe.
+    ///
+    /// # Panics
+    /// When taken before.
+    #[must_use]
+    pub fn take_stdout(&mut self) -> ChildStdout {
+        self.stdout.take().expect("stdout was not taken yet")
+    }
+
+    /// # Panics
+    /// When the process is gone.
+    #[must_use]
+    pub fn open_files(&self) -> OpenFiles {
+        let directory = format!("/proc/{}/fd", self.pid());
+        let mut open = OpenFiles::default();
+        for entry in fs::read_dir(directory).expect("the proxy runs").flatten() {
+            let target = fs::read_link(entry.path()).unwrap_or_default();
+            let target = target.to_string_lossy();
+            match target.split(':').next() {
+                Some("socket") => open.sockets += 1,
+                Some("pipe") => open.pipes += 1,
+                _ => open.others += 1,
+            }
+        }
+        open
+    }
+
+    /// Waits until the proxy has no more sockets and other files than in `before`, and no more
+    /// pipe ends than its pools may keep.
+    ///
+    /// # Panics
+    /// When it does not come down in time.
+    pub fn wait_no_more_files(&self, before: OpenFiles, pooled_pipe_ends: usize) {
+        let down = within(DEADLINE, || {
+            let now = self.open_files();
+            let pipes_max = before.pipes + pooled_pipe_ends;
+            (now.sockets <= before.sockets && now.others <= before.others && now.pipes <= pipes_max)
+                .then_some(())
+        });
+        assert!(
+            down.is_some(),
+            "files leaked: before {before:?}, now {:?} (up to {pooled_pipe_ends} more pipe ends \
+             may be pooled){}",
+            self.open_files(),
+            self.story()
+        );
+    }
+
+    /// Anonymous memory in use, in bytes.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        let status = self.read_proc("status");
+        let line = status.lines().find_map(|l| l.strip_prefix("RssAnon:"));
+        let line = line.expect("RssAnon in /proc/PID/status");
+        let kib = line.trim().trim_end_matches("kB").trim();
+        kib.parse::<u64>().expect("a number of kB") * 1024
+    }
+
+    /// CPU time of all threads of the process that live.
+    #[must_use]
+    pub fn cpu_time(&self) -> Duration {
+        let spent = self.tasks().into_iter().map(|task| {
+            let text = fs::read_to_string(task.join("schedstat")).unwrap_or_default();
+            let first = text.split(' ').next().unwrap_or_default().to_owned();
+            first.parse().unwrap_or(0)
+        });
+        Duration::from_nanos(spent.sum())
+    }
+
+    /// Name and CPUs of each thread.
+    #[must_use]
+    pub fn threads(&self) -> Vec<(String, String)> {
+        let threads = self.tasks().into_iter().map(|task| {
+            let name = fs::read_to_string(task.join("comm")).unwrap_or_default();
+            let status = fs::read_to_string(task.join("status")).unwrap_or_default();
+            let cpus = status
+                .lines()
+                .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+            let cpus = cpus.unwrap_or_default().trim().to_owned();
+            (name.trim().to_owned(), cpus)
+        });
+        threads.collect()
+    }
+
+    /// All that the proxy told: for a failing test's message.
+    #[must_use]
+    pub fn story(&self) -> String {
+        format!(
+            "\n--- configuration\n{}--- the proxy's stderr\n{}--- access log\n{}---",
+            self.text,
+            self.stderr(),
+            last_bytes(&self.access_log(), 20_000)
+        )
+    }
+
+    fn tasks(&self) -> Vec<PathBuf> {
+        let directory = format!("/proc/{}/task", self.pid());
+        let entries = fs::read_dir(directory).expect("the proxy runs");
+        entries.flatten().map(|entry| entry.path()).collect()
+    }
+
+    fn read_proc(&self, file: &str) -> String {
+        fs::read_to_string(format!("/proc/{}/{file}", self.pid())).expect("the proxy runs")
+    }
+
+    fn wait_ready(&mut self) {
+        let ready = within(DEADLINE, || {
+            let ready = self.stderr().contains("ringway is ready");
+            let dead = self.child.try_wait().expect("a child of ours").is_some();
+            (ready || dead).then_some(ready)
+        });
+        match ready {
+            Some(true) => self.addresses = listening(&self.stderr()),
+            Some(false) => {
+                let exit = self.wait_exit();
+                panic!(
+                    "the proxy ended before it was ready: {}\n--- configuration\n{}--- it wrote\n\
+                     {}{}---",
+                    exit.status, self.text, exit.stdout, exit.stderr
+                );
+            }
+            None => panic!(
+                "the proxy did not write `ringway is ready` in {DEADLINE:?}{}",
+                self.story()
+            ),
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("{}", self.story());
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What `/proc/PID/fd` holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OpenFiles {
+    pub sockets: usize,
+    pub pipes: usize,
+    pub others: usize,
+}
+
+/// Lines that a thread reads from a process.
+pub(crate) struct Lines {
+    incoming: Receiver<String>,
+    seen: std::cell::RefCell<String>,
+}
+
+impl Lines {
+    pub(crate) fn of(stream: impl Read + Send + 'static) -> Self {
+        let (sender, incoming) = mpsc::channel();
+        thread::spawn(move || {
+            let mut stream = BufReader::new(stream);
+            let mut line = Vec::new();
+            while stream.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+                if sender.send(without_colours(&line)).is_err() {
+                    return;
+                }
+                line.clear();
+            }
+        });
+        Self {
+            incoming,
+            seen: String::new().into(),
+        }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let mut seen = self.seen.borrow_mut();
+        seen.extend(self.incoming.try_iter());
+        seen.clone()
+    }
+
+    /// After the process ended: all that it wrote.
+    pub(crate) fn text_to_end(&self) -> String {
+        while let Ok(line) = self.incoming.recv_timeout(DEADLINE) {
+            self.seen.borrow_mut().push_str(&line);
+        }
+        self.text()
+    }
+
+    /// Waits for a line that `wanted` makes something of.
+    pub(crate) fn wait<T>(&self, what: &str, wanted: impl Fn(&str) -> Option<T>) -> T {
+        let found = within(DEADLINE, || self.text().lines().find_map(&wanted));
+        found.unwrap_or_else(|| panic!("no {what} in {DEADLINE:?} in:\n{}", self.text()))
+    }
+}
+
+/// ANSI escapes would split `name=value`.
+fn without_colours(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let mut plain = String::new();
+    let mut rest = text.as_ref();
+    while let Some((before, escape)) = rest.split_once("\u{1b}[") {
+        plain.push_str(before);
+        rest = escape.split_once('m').map_or("", |(_, after)| after);
+    }
+    plain + rest
+}
+
+/// Addresses by listener of the lines `listening name=NAME address=ADDRESS`.
+fn listening(stderr: &str) -> BTreeMap<String, Vec<Address>> {
+    let mut addresses: BTreeMap<String, Vec<Address>> = BTreeMap::new();
+    for line in stderr.lines().filter(|line| line.contains("listening")) {
+        let value = |key: &str| {
+            let words = line.split_whitespace();
+            let value = words.filter_map(|w| w.strip_prefix(key)).next();
+            value.map(|v| v.trim_matches(['"', ',']).to_owned())
+        };
+        let (Some(name), Some(address)) = (value("name="), value("address=")) else {
+            continue;
+        };
+        match address.parse() {
+            Ok(address) => addresses.entry(name).or_default().push(address),
+            Err(error) => panic!("no address in the line ({error}): {line}"),
+        }
+    }
+    addresses
+}
+
+fn last_bytes(text: &str, count: usize) -> &str {
+    let mut start = text.len().saturating_sub(count);
+    while !text.is_char_boundary(start) {
+        start += 1;
+    }
+    &text[start..]
+}
+
+/// Waits until nothing listens on `address` any more.
+pub fn until_refused(address: &Address) {
+    until(&format!("{address} refuses connections"), || {
+        crate::link::Link::connect(address).err()
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{listening, without_colours};
+
+    #[test]
+    fn listening_lines_are_read_with_and_without_quotes_and_colours() {
+        let line = "\u{1b}[32m INFO\u{1b}[0m listening \u{1b}[3mname\u{1b}[0m=front address=127.0.0.1:80\n";
+        let text = without_colours(line.as_bytes()) + "listening name=\"front\" address=unix:/x\n";
+        let found = listening(&text);
+        assert_eq!(found["front"].len(), 2, "{found:?}");
+    }
+}

@@ -1,0 +1,189 @@
+//! The calls into the kernel that std does not have; all the unsafe code of the tests.
+
+#![expect(
+    unsafe_code,
+    reason = "poll, kill, setrlimit and seccomp have no safe form in std"
+)]
+
+use std::io;
+use std::os::fd::RawFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::Duration;
+
+/// What a socket is ready for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ready {
+    pub read: bool,
+    pub write: bool,
+}
+
+/// Waits until `fd` is ready for one of `wanted`; neither is set when `limit` is over.
+///
+/// # Errors
+/// What poll(2) says, except EINTR.
+pub fn poll(fd: RawFd, wanted: Ready, limit: Duration) -> io::Result<Ready> {
+    let mut events = 0;
+    if wanted.read {
+        events |= libc::POLLIN;
+    }
+    if wanted.write {
+        events |= libc::POLLOUT;
+    }
+    let mut entry = libc::pollfd {
+        fd,
+        events,
+        revents: 0,
+    };
+    let limit_ms = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: `entry` is one pollfd that lives over the call, and the count is 1.
+    let count = unsafe { libc::poll(&raw mut entry, 1, limit_ms) };
+    if count < 0 {
+        let error = io::Error::last_os_error();
+        return match error.kind() {
+            io::ErrorKind::Interrupted => Ok(Ready::default()),
+            _ => Err(error),
+        };
+    }
+    let broken = entry.revents & (libc::POLLHUP | libc::POLLERR) != 0;
+    Ok(Ready {
+        read: entry.revents & libc::POLLIN != 0 || broken,
+        write: entry.revents & libc::POLLOUT != 0 || broken,
+    })
+}
+
+/// Sends `signal` to the process that the caller started as `pid` and has not yet reaped.
+///
+/// # Errors
+/// What kill(2) says.
+pub fn kill(pid: u32, signal: i32) -> io::Result<()> {
+    let pid = i32::try_from(pid).map_err(io::Error::other)?;
+    // SAFETY: kill(2) touches no memory of ours.
+    match unsafe { libc::kill(pid, signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Raises this process's limit of open files to what it may have, and returns it.
+///
+/// # Panics
+/// When the kernel refuses.
+#[must_use]
+pub fn raise_open_files() -> u64 {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is one rlimit that the call fills.
+    let got = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    assert_eq!(got, 0, "getrlimit: {}", io::Error::last_os_error());
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: `limit` is one rlimit that the call reads.
+    let set = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    assert_eq!(set, 0, "setrlimit: {}", io::Error::last_os_error());
+    limit.rlim_cur
+}
+
+/// Makes a named pipe.
+///
+/// # Errors
+/// What mkfifo(3) says.
+pub fn make_fifo(path: &std::path::Path) -> io::Result<()> {
+    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())?;
+    // SAFETY: `path` is a NUL-terminated string that lives over the call.
+    match unsafe { libc::mkfifo(path.as_ptr(), 0o600) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Gives the child no more than `files` open files, and no right to raise the limit.
+pub fn limit_open_files(command: &mut Command, files: u64) {
+    let set = move || {
+        let limit = libc::rlimit {
+            rlim_cur: files,
+            rlim_max: files,
+        };
+        // SAFETY: setrlimit(2) is async-signal-safe and reads one rlimit of this frame.
+        match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+    unsafe { command.pre_exec(set) };
+}
+
+/// Has the kernel kill the child when the thread that started it is gone, so that a test that
+/// is killed leaves no process behind.
+pub fn die_with_parent(command: &mut Command) {
+    let set = || {
+        // SAFETY: prctl(2) with this option takes a number and touches no memory.
+        match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+    unsafe { command.pre_exec(set) };
+}
+
+/// Makes `io_uring_setup` fail with EPERM in the child, as container runtimes do.
+pub fn deny_io_uring(command: &mut Command) {
+    let set = || {
+        // One comparison of the call's number; numbers of other ABIs are not of interest here.
+        let mut program = [
+            statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+            statement(
+                libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+                0,
+                1,
+                IO_URING_SETUP,
+            ),
+            statement(libc::BPF_RET | libc::BPF_K, 0, 0, RETURN_EPERM),
+            statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+        ];
+        let filter = libc::sock_fprog {
+            len: 4,
+            filter: program.as_mut_ptr(),
+        };
+        no_new_privileges()?;
+        // SAFETY: `filter` and `program` live over the call; the kernel copies both.
+        let set = unsafe {
+            libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const filter,
+            )
+        };
+        match set {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
+    unsafe { command.pre_exec(set) };
+}
+
+/// An unprivileged process may set a filter only after this (seccomp(2)).
+fn no_new_privileges() -> io::Result<()> {
+    // SAFETY: prctl(2) with this option takes numbers and touches no memory.
+    match unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// 425 on every architecture (the numbers are shared since Linux 5.1).
+const IO_URING_SETUP: u32 = 425;
+const RETURN_EPERM: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs();
+
+fn statement(code: u32, jump_true: u8, jump_false: u8, k: u32) -> libc::sock_filter {
+    libc::sock_filter {
+        code: u16::try_from(code).unwrap_or_default(),
+        jt: jump_true,
+        jf: jump_false,
+        k,
+    }
+}

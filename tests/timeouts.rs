@@ -1,0 +1,198 @@
+//! Time limits: each ends its phase, and the log says which one it was.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a panic in a test is a failed test"
+)]
+
+use std::time::{Duration, Instant};
+
+use ringway_support::bridge::LEGS;
+use ringway_support::hello::hello_of;
+use ringway_support::peer::Blackhole;
+use ringway_support::tls::ClientTls;
+use ringway_support::toml::front_to_back;
+use ringway_support::wait::pause;
+use ringway_support::{Bridge, Ending, Leg, Link, ringway};
+
+/// Not sooner than the limit, and not much later: timers may be coarse, the machine busy.
+fn expect_about(limit: Duration, since: Instant) {
+    let took = since.elapsed();
+    assert!(
+        took >= limit.mul_f64(0.9) && took < limit + Duration::from_secs(4),
+        "expected the end after about {limit:?}, it came after {took:?}"
+    );
+}
+
+#[test]
+fn a_silent_client_is_let_go_after_the_client_hello_timeout() {
+    let legs = (Leg::Tls13, Leg::Plain);
+    let bridge = Bridge::start(ringway!(), legs, "client_hello_timeout = \"400ms\"");
+    let config = ClientTls::trusting(&bridge.house.ca).config();
+    let (_, hello) = hello_of(&config, "localhost");
+    for part in [0, hello.len() / 2] {
+        let start = Instant::now();
+        let mut link = Link::connect(bridge.proxy.address("front")).unwrap();
+        link.send_raw(&hello[..part]).unwrap();
+        let (_, ending) = link.receive_to_end();
+        assert_ne!(ending, Ending::Silence);
+        expect_about(Duration::from_millis(400), start);
+        let record = bridge.record(&link);
+        record.expect(&[("end", "timeout"), ("phase", "client_hello")]);
+    }
+    bridge.expect_service();
+}
+
+#[test]
+fn dripping_a_hello_does_not_stretch_the_client_hello_timeout() {
+    let legs = (Leg::Tls13, Leg::Plain);
+    let bridge = Bridge::start(ringway!(), legs, "client_hello_timeout = \"600ms\"");
+    let config = ClientTls::trusting(&bridge.house.ca).config();
+    let (_, hello) = hello_of(&config, "localhost");
+    let start = Instant::now();
+    let link = Link::connect(bridge.proxy.address("front")).unwrap();
+    for byte in hello.iter().take(40) {
+        if link.send_raw(&[*byte]).is_err() {
+            break;
+        }
+        pause(Duration::from_millis(50));
+    }
+    let record = bridge.record(&link);
+    assert!(start.elapsed() < Duration::from_secs(5));
+    record.expect(&[("end", "timeout"), ("phase", "client_hello")]);
+    assert!(record.number("total_ms") < 1900.0, "{record}");
+}
+
+#[test]
+fn a_client_that_stalls_in_the_handshake_is_let_go_after_the_handshake_timeout() {
+    for leg in [Leg::Tls13, Leg::Tls12] {
+        let bridge = Bridge::start(
+            ringway!(),
+            (leg, Leg::Plain),
+            "handshake_timeout = \"400ms\"",
+        );
+        let config = ClientTls::trusting(&bridge.house.ca).config();
+        let (_, hello) = hello_of(&config, "localhost");
+        let start = Instant::now();
+        let mut link = Link::connect(bridge.proxy.address("front")).unwrap();
+        link.send_raw(&hello).unwrap();
+        let (bytes, ending) = link.receive_to_end();
+        assert!(!bytes.is_empty(), "the proxy answers the hello");
+        assert_ne!(ending, Ending::Silence);
+        expect_about(Duration::from_millis(400), start);
+        let record = bridge.record(&link);
+        record.expect(&[("end", "timeout"), ("phase", "downstream_handshake")]);
+        bridge.expect_service();
+    }
+}
+
+#[test]
+fn a_server_that_cannot_be_reached_costs_the_connect_timeout() {
+    let hole = Blackhole::new();
+    let keys = "connect_timeout = \"500ms\"\nnext_upstream_tries = 1";
+    let proxy = ringway!().start(&front_to_back(keys, "", hole.address()));
+    let start = Instant::now();
+    let mut client = Link::connect(proxy.address("front")).unwrap();
+    let (bytes, ending) = client.receive_to_end();
+    assert!(bytes.is_empty() && ending != Ending::Silence, "{ending:?}");
+    expect_about(Duration::from_millis(500), start);
+    let record = proxy.record_of(client.local());
+    record.expect_end(&["timeout", "no_server"], &["connect"]);
+    record.expect_reason(&["timeout", "timed out", "time", "connect_timeout"]);
+}
+
+#[test]
+fn a_server_that_accepts_and_says_nothing_costs_the_connect_timeout() {
+    let keys = "connect_timeout = \"500ms\"\nnext_upstream_tries = 1";
+    for downstream in [Leg::Plain, Leg::Tls13] {
+        let bridge = Bridge::start(ringway!(), (downstream, Leg::Tls13), keys);
+        let start = Instant::now();
+        let mut client = bridge.client();
+        let mut server = bridge.peer.accept_raw();
+        let (bytes, ending) = client.receive_to_end();
+        assert!(bytes.is_empty() && ending != Ending::Silence, "{ending:?}");
+        expect_about(Duration::from_millis(500), start);
+        let record = bridge.record(&client);
+        record.expect_end(&["timeout", "no_server"], &["upstream_handshake"]);
+        record.expect_reason(&["timeout", "timed out", "time", "connect_timeout"]);
+        let (_, ending) = server.receive_to_end();
+        assert_ne!(ending, Ending::Silence, "the server is let go");
+        bridge.expect_service();
+    }
+}
+
+#[test]
+fn an_idle_connection_ends_on_both_sides_after_the_idle_timeout() {
+    for legs in LEGS {
+        let bridge = Bridge::start(ringway!(), legs, "idle_timeout = \"500ms\"");
+        let (mut client, mut server) = bridge.pair();
+        let start = Instant::now();
+        client.send(b"up").unwrap();
+        assert_eq!(server.receive(2), b"up");
+        let (bytes, ending) = client.receive_to_end();
+        assert!(bytes.is_empty() && ending != Ending::Silence, "{ending:?}");
+        expect_about(Duration::from_millis(500), start);
+        let (_, ending) = server.receive_to_end();
+        assert_ne!(ending, Ending::Silence, "{legs:?}: the server is let go");
+        let record = bridge.record(&client);
+        record.expect(&[("end", "timeout"), ("phase", "relay")]);
+    }
+}
+
+#[test]
+fn traffic_in_one_direction_alone_keeps_a_connection() {
+    for legs in LEGS {
+        let bridge = Bridge::start(ringway!(), legs, "idle_timeout = \"800ms\"");
+        let (mut client, mut server) = bridge.pair();
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(2400) {
+            server.send(b"tick").unwrap();
+            assert_eq!(client.receive(4), b"tick", "{legs:?}");
+            pause(Duration::from_millis(100));
+        }
+        client.send(b"up").unwrap();
+        assert_eq!(server.receive(2), b"up", "{legs:?}");
+    }
+}
+
+#[test]
+fn a_half_closed_connection_is_not_kept_beyond_the_idle_timeout() {
+    for legs in LEGS {
+        let bridge = Bridge::start(ringway!(), legs, "idle_timeout = \"500ms\"");
+        let (mut client, mut server) = bridge.pair();
+        client.finish().unwrap();
+        assert_eq!(server.expect_end(), Ending::Clean);
+        let record = bridge.record(&client);
+        record.expect(&[("end", "timeout"), ("phase", "relay")]);
+    }
+}
+
+#[test]
+fn a_side_that_never_reads_ends_by_the_idle_timeout() {
+    for legs in LEGS {
+        let bridge = Bridge::start(ringway!(), legs, "idle_timeout = \"1s\"");
+        let (mut client, server) = bridge.pair();
+        client.send_until_full().unwrap();
+        let record = bridge.record(&client);
+        record.expect(&[("end", "timeout"), ("phase", "relay")]);
+        assert!(record.count("bytes_up") > 0, "{record}");
+        drop(server);
+    }
+}
+
+#[test]
+fn a_slow_reader_is_not_idle() {
+    let legs = (Leg::Tls13, Leg::Plain);
+    let bridge = Bridge::start(ringway!(), legs, "idle_timeout = \"1500ms\"");
+    let (mut client, mut server) = bridge.pair();
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(4) {
+        client.send_until_full().unwrap();
+        // The kernel calls the proxy's socket writable when a third of its buffer is free: a
+        // piece of several MiB always moves something.
+        let _ = server.receive(3 * 1024 * 1024);
+        pause(Duration::from_millis(100));
+    }
+}
