@@ -359,6 +359,10 @@ impl Opener {
             .key
             .open_in_place(nonce, Aad::from(*header), body)
             .map_err(|_| RecordError::BadMac)?;
+        // RFC 8446 5.4: padding does not make a record longer.
+        if inner.len() > TLS_PLAINTEXT_BYTES_MAX + CONTENT_TYPE_BYTES {
+            return Err(RecordError::Overflow);
+        }
         let last = inner
             .iter()
             .rposition(|byte| *byte != 0)
