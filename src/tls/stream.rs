@@ -197,6 +197,10 @@ impl TlsReader {
         let (buffer, held) = inbound.whole();
         let record = &mut buffer[held.start..held.start + bytes];
         let (content_type, content) = self.opener.open(record).map_err(ReadError::Record)?;
+        if !self.message.is_empty() && content_type != ContentType::Handshake {
+            let words = "a handshake message is interrupted";
+            return Err(ReadError::Unexpected(words, ALERT_UNEXPECTED_MESSAGE));
+        }
         if content_type == ContentType::ApplicationData && !content.is_empty() {
             self.idle_records = 0;
             parts.push(held.start + content.start..held.start + content.end);
@@ -218,10 +222,6 @@ impl TlsReader {
         self.idle_records += 1;
         if self.idle_records > IDLE_RECORDS_MAX {
             let words = "too many records without application data";
-            return Err(ReadError::Unexpected(words, ALERT_UNEXPECTED_MESSAGE));
-        }
-        if !self.message.is_empty() && content_type != ContentType::Handshake {
-            let words = "a handshake message is interrupted";
             return Err(ReadError::Unexpected(words, ALERT_UNEXPECTED_MESSAGE));
         }
         match content_type {
