@@ -226,6 +226,11 @@ impl TlsReader {
         }
         match content_type {
             ContentType::ApplicationData => Ok(false),
+            // RFC 8446 5.4, RFC 5246 6.2.1.
+            _ if content.is_empty() => Err(ReadError::Unexpected(
+                "a handshake or alert record without content",
+                ALERT_UNEXPECTED_MESSAGE,
+            )),
             ContentType::Alert => on_alert(content, renewal.tls13),
             ContentType::Handshake => self.on_handshake(content, renewal).map(|()| false),
         }
