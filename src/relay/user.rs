@@ -2,6 +2,7 @@
 //! plain bytes are received with the room around them that their record needs.
 
 use std::io::{self, IoSliceMut};
+use std::ops::Range;
 
 use super::flow::{Failure, Flow, MOVES_MAX};
 use crate::net::{Buffer, Expect, LARGE_BYTES, Parts, ReceiveError, SMALL_BYTES};
@@ -133,8 +134,7 @@ impl Flow<'_> {
         let mut inbound = std::mem::take(self.source.inbound);
         let sent = match (from, to) {
             (Some(from), Some(to)) if !seals_in_place(from, to) => {
-                let (mut buffer, parts) = self.spaced_copy(inbound.whole().0, &parts, to);
-                self.seal_and_send(&mut buffer, parts).await
+                self.send_spaced(inbound.whole().0, &parts, to).await
             }
             (_, Some(_)) => self.seal_and_send(inbound.whole().0, parts).await,
             (_, None) => {
@@ -170,18 +170,20 @@ impl Flow<'_> {
     }
 
     /// Where the opened records leave too little room around them (TLS 1.3 in, 1.2 out).
-    fn spaced_copy(&self, from: &[u8], parts: &Parts, shape: Shape) -> (Buffer, Parts) {
-        let mut buffer = self.tools.buffers.large();
-        let mut spaced = Parts::default();
-        let mut place = 0;
-        for range in parts.ranges() {
-            let start = place + shape.head_bytes();
-            let end = start + range.len();
-            buffer[start..end].copy_from_slice(&from[range.clone()]);
-            spaced.push(start..end);
-            place = end + shape.tail_bytes();
+    async fn send_spaced(
+        &mut self,
+        from: &[u8],
+        parts: &Parts,
+        shape: Shape,
+    ) -> Result<(), Failure> {
+        let mut rest = parts.ranges();
+        while !rest.is_empty() {
+            let mut buffer = self.tools.buffers.large();
+            let spaced = copy_spaced(from, rest, &mut buffer, shape);
+            rest = rest.get(spaced.ranges().len()..).unwrap_or(&[]);
+            self.seal_and_send(&mut buffer, spaced).await?;
         }
-        (buffer, spaced)
+        Ok(())
     }
 
     /// Receives into slots that leave `shape`'s room around each record's plaintext.
@@ -330,4 +332,23 @@ fn spaced_parts(bytes: usize, shape: Shape) -> Parts {
         parts.push(start..start + left.min(TLS_PLAINTEXT_BYTES_MAX));
     }
     parts
+}
+
+/// Copies the first of `ranges` with `shape`'s room around each, as many as `to` takes: a full
+/// buffer of records with little around them is longer than one with more. A large buffer takes
+/// one at least.
+fn copy_spaced(from: &[u8], ranges: &[Range<usize>], to: &mut [u8], shape: Shape) -> Parts {
+    let mut spaced = Parts::default();
+    let mut place = 0;
+    for range in ranges {
+        let start = place + shape.head_bytes();
+        let end = start + range.len();
+        if end + shape.tail_bytes() > to.len() {
+            break;
+        }
+        to[start..end].copy_from_slice(&from[range.clone()]);
+        spaced.push(start..end);
+        place = end + shape.tail_bytes();
+    }
+    spaced
 }
