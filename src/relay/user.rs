@@ -140,7 +140,9 @@ impl Flow<'_> {
             (_, None) => {
                 let bytes = parts.bytes();
                 let sent = self.send(inbound.whole().0, parts).await;
-                self.seen.on_sent(self.direction, bytes);
+                if sent.is_ok() {
+                    self.seen.on_sent(self.direction, bytes);
+                }
                 sent
             }
         };
