@@ -213,19 +213,19 @@ impl Parts {
         self.ranges().iter().map(ExactSizeIterator::len).sum()
     }
 
-    /// Drops `bytes` from the front.
+    /// Drops `bytes` from the front, and the ranges that this leaves empty there.
     pub fn advance(&mut self, mut bytes: usize) {
         let mut done = 0;
-        for range in self.ranges.iter_mut().take(self.count) {
+        for range in self.ranges_mut() {
             let step = bytes.min(range.len());
             range.start += step;
             bytes -= step;
-            done += usize::from(range.start == range.end);
+            if !range.is_empty() {
+                break;
+            }
+            done += 1;
         }
-        self.ranges
-            .get_mut(..self.count)
-            .unwrap_or(&mut [])
-            .rotate_left(done);
+        self.ranges_mut().rotate_left(done);
         self.count -= done;
     }
 }
