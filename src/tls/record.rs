@@ -379,8 +379,7 @@ impl Opener {
             .checked_sub(head + TAG_BYTES)
             .ok_or(RecordError::BadMac)?;
         let type_and_version = [record[0], record[1], record[2]];
-        let content_type =
-            ContentType::from_code(record[0]).ok_or(RecordError::UnexpectedType)?;
+        let content_type = ContentType::from_code(record[0]).ok_or(RecordError::UnexpectedType)?;
         let mut nonce = self.keys.nonce();
         if self.keys.shape == Shape::Tls12Gcm {
             nonce[4..].copy_from_slice(&record[HEADER_BYTES..head]);
@@ -413,3 +412,6 @@ pub(super) fn record_bytes(bytes: &[u8]) -> Result<Option<usize>, RecordError> {
         Ok(Some(whole))
     }
 }
+
+#[cfg(test)]
+mod tests;

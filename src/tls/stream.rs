@@ -406,3 +406,6 @@ pub fn seals_in_place(from: Shape, to: Shape) -> bool {
 }
 
 const _: () = assert!(Shape::Tls13.head_bytes() == HEADER_BYTES);
+
+#[cfg(test)]
+mod tests;
