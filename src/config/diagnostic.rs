@@ -9,6 +9,8 @@ const LINE_COLUMNS_MAX: usize = 120;
 /// Columns kept before the blamed place in a line that is cut.
 const LEAD_COLUMNS: usize = 40;
 const TAB_COLUMNS: usize = 4;
+/// Nobody reads on after this many.
+const SHOWN_MAX: usize = 200;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Severity {
@@ -83,7 +85,7 @@ pub struct Diagnostics {
 
 impl Diagnostics {
     pub fn push(&mut self, diagnostic: Diagnostic) {
-        if !self.all.contains(&diagnostic) {
+        if self.all.last() != Some(&diagnostic) {
             self.all.push(diagnostic);
         }
     }
@@ -119,10 +121,15 @@ impl Diagnostics {
     pub fn render(&self, source: &Source, paint: Paint) -> String {
         let mut sorted: Vec<&Diagnostic> = self.all.iter().collect();
         sorted.sort_by_key(|diagnostic| diagnostic.span.as_ref().map(|span| span.start));
-        let blocks: Vec<String> = sorted
+        let beyond = sorted.len().saturating_sub(SHOWN_MAX);
+        let mut blocks: Vec<String> = sorted
             .into_iter()
+            .take(SHOWN_MAX)
             .map(|diagnostic| render_one(diagnostic, source, paint))
             .collect();
+        if beyond > 0 {
+            blocks.push(format!("{}: and {beyond} more\n", printable(&source.name)));
+        }
         blocks.join("\n")
     }
 

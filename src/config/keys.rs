@@ -234,7 +234,7 @@ pub(super) fn example(table_name: &str, key_name: &str) -> Option<&'static str> 
 /// How a table's header is written.
 pub(super) fn header(name: &str) -> String {
     match name {
-        "" => "the top level".to_owned(),
+        "" => "the file's top level".to_owned(),
         "listener" | "listener.route" => format!("[[{name}]]"),
         _ => format!("[{name}]"),
     }
