@@ -80,7 +80,7 @@ impl ServerTls {
             base,
             certificates,
             allow: patterns(plan),
-            sessions: resumption.enabled.then(|| SessionRules {
+            sessions: resumption.enabled.then_some(SessionRules {
                 cache_max: resumption.cache_max,
                 lifetime_secs: resumption.lifetime.as_secs(),
                 authenticates,
@@ -108,11 +108,7 @@ impl ServerTls {
     /// The client of a finished handshake, full or resumed: `certificates` are the connection's
     /// `peer_certificates()`, `bound` is the one that its calls ran under.
     #[must_use]
-    pub fn peer(
-        &self,
-        certificates: Option<&[CertificateDer<'_>]>,
-        bound: &PeerBound,
-    ) -> PeerSeen {
+    pub fn peer(&self, certificates: Option<&[CertificateDer<'_>]>, bound: &PeerBound) -> PeerSeen {
         PeerSeen::judge(certificates, bound, &self.allow)
     }
 }
@@ -123,7 +119,9 @@ pub(super) struct RustlsTime(pub(super) Clock);
 
 impl TimeProvider for RustlsTime {
     fn current_time(&self) -> Option<UnixTime> {
-        Some(UnixTime::since_unix_epoch(std::time::Duration::from_secs((self.0)())))
+        Some(UnixTime::since_unix_epoch(std::time::Duration::from_secs(
+            (self.0)(),
+        )))
     }
 }
 
@@ -180,8 +178,12 @@ impl ClientRules {
             hash.bytes(&anchor.subject_public_key_info);
             hash.bytes(anchor.name_constraints.as_deref().unwrap_or_default());
         });
-        hash.list(self.revocation_lists.iter(), |hash, list| hash.bytes(&list.der));
-        hash.list(plan.allow_identities.iter(), |hash, allowed| hash.identity(&allowed.value));
+        hash.list(self.revocation_lists.iter(), |hash, list| {
+            hash.bytes(&list.der)
+        });
+        hash.list(plan.allow_identities.iter(), |hash, allowed| {
+            hash.identity(&allowed.value)
+        });
         hash.list(certificates.iter(), |hash, certified| {
             if let Some(key) = certified.key.public_key() {
                 hash.bytes(&key);
@@ -208,7 +210,11 @@ impl PolicyHash {
         self.bytes(part.as_bytes());
     }
 
-    fn list<T>(&mut self, items: impl ExactSizeIterator<Item = T>, mut each: impl FnMut(&mut Self, T)) {
+    fn list<T>(
+        &mut self,
+        items: impl ExactSizeIterator<Item = T>,
+        mut each: impl FnMut(&mut Self, T),
+    ) {
         self.0.update(&(items.len() as u64).to_be_bytes());
         for item in items {
             each(self, item);
@@ -257,5 +263,8 @@ fn with_clients(
 }
 
 fn patterns(plan: &DownstreamTls) -> Vec<IdentityPattern> {
-    plan.allow_identities.iter().map(|allowed| allowed.value.clone()).collect()
+    plan.allow_identities
+        .iter()
+        .map(|allowed| allowed.value.clone())
+        .collect()
 }

@@ -1,6 +1,6 @@
 //! What a certificate says, for the log and for `check`; path validation is webpki's.
 
-use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm};
+use rustls::pki_types::CertificateDer;
 use x509_parser::asn1_rs::FromDer;
 use x509_parser::certificate::{X509Certificate, X509CertificateParser};
 use x509_parser::extensions::{BasicConstraints, SubjectAlternativeName};
@@ -73,20 +73,6 @@ pub(super) fn rsa_bits(key: &SubjectPublicKeyInfo<'_>) -> Option<usize> {
         .map(|top| significant.len() * 8 - top.leading_zeros() as usize)
 }
 
-/// Whether the key of `issuer` made the signature over `signed`; the names are not compared.
-pub(super) fn is_signed_by(
-    issuer: &CertificateDer<'_>,
-    signed: &[u8],
-    signature: &[u8],
-    algorithms: &[&dyn SignatureVerificationAlgorithm],
-) -> bool {
-    webpki::EndEntityCert::try_from(issuer).is_ok_and(|issuer| {
-        algorithms
-            .iter()
-            .any(|algorithm| issuer.verify_signature(*algorithm, signed, signature).is_ok())
-    })
-}
-
 /// A distinguished name on one line: its common name if it has one, else all of it.
 pub(super) fn name_words(name: &X509Name<'_>) -> String {
     match common_name(name) {
@@ -96,7 +82,8 @@ pub(super) fn name_words(name: &X509Name<'_>) -> String {
 }
 
 pub(super) fn common_name<'a>(name: &'a X509Name<'_>) -> Option<&'a str> {
-    name.iter_common_name().find_map(|value| value.as_str().ok())
+    name.iter_common_name()
+        .find_map(|value| value.as_str().ok())
 }
 
 /// A peer's text, fit for one line of a log.
@@ -104,7 +91,13 @@ pub(super) fn printable(text: &str) -> String {
     let mut words: String = text
         .chars()
         .take(NAME_CHARS_MAX)
-        .map(|character| if character.is_control() { '?' } else { character })
+        .map(|character| {
+            if character.is_control() {
+                '?'
+            } else {
+                character
+            }
+        })
         .collect();
     if text.chars().nth(NAME_CHARS_MAX).is_some() {
         words.push('…');

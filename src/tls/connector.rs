@@ -110,11 +110,7 @@ impl ClientTls {
     /// The server of a finished handshake, full or resumed: `certificates` are the connection's
     /// `peer_certificates()`, `bound` is the one that its calls ran under.
     #[must_use]
-    pub fn peer(
-        &self,
-        certificates: Option<&[CertificateDer<'_>]>,
-        bound: &PeerBound,
-    ) -> PeerSeen {
+    pub fn peer(&self, certificates: Option<&[CertificateDer<'_>]>, bound: &PeerBound) -> PeerSeen {
         PeerSeen::judge(certificates, bound, &[])
     }
 
@@ -130,9 +126,9 @@ impl ClientTls {
             ServerAddress::Name { host, .. } => ServerName::try_from(host.clone())
                 .map_err(|_| unusable_name(MaterialError::nowhere, host)),
             // Never looked at, and an IP address is not sent as SNI.
-            ServerAddress::Unix(_) if !self.verify => {
-                Ok(ServerName::IpAddress(IpAddr::from(std::net::Ipv4Addr::UNSPECIFIED)))
-            }
+            ServerAddress::Unix(_) if !self.verify => Ok(ServerName::IpAddress(IpAddr::from(
+                std::net::Ipv4Addr::UNSPECIFIED,
+            ))),
             ServerAddress::Unix(path) => Err(MaterialError::nowhere(format!(
                 "no name to verify the certificate of unix:{} by",
                 path.display()
@@ -168,7 +164,10 @@ fn chain_rules(
     };
     Ok(Some(ChainRules {
         anchors: material::trust_anchors(&plan.trust)?,
-        revocation_lists: revocation_lists.into_iter().map(|list| list.parsed).collect(),
+        revocation_lists: revocation_lists
+            .into_iter()
+            .map(|list| list.parsed)
+            .collect(),
         depth_max: plan.verify_depth,
         usage: KeyUsage::server_auth(),
         algorithms,

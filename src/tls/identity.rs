@@ -151,7 +151,10 @@ mod tests {
 
     fn identity() -> Identity {
         Identity {
-            uris: vec!["https://a.example/x".into(), "spiffe://example.org/pay/1".into()],
+            uris: vec![
+                "https://a.example/x".into(),
+                "spiffe://example.org/pay/1".into(),
+            ],
             dns_names: vec!["db.internal.example.org".into()],
             common_name: Some("db".into()),
             spki_sha256: [7; 32],
@@ -180,15 +183,28 @@ mod tests {
         for (pattern, expected) in [
             (IdentityPattern::Dns(wildcard), true),
             (IdentityPattern::Dns(NamePattern::Exact("db".into())), false),
-            (IdentityPattern::Uri("spiffe://example.org/pay/*".into()), true),
-            (IdentityPattern::Uri("spiffe://example.org/pay".into()), false),
-            (IdentityPattern::Uri("db.internal.example.org".into()), false),
+            (
+                IdentityPattern::Uri("spiffe://example.org/pay/*".into()),
+                true,
+            ),
+            (
+                IdentityPattern::Uri("spiffe://example.org/pay".into()),
+                false,
+            ),
+            (
+                IdentityPattern::Uri("db.internal.example.org".into()),
+                false,
+            ),
             (IdentityPattern::CommonName("db".into()), true),
             (IdentityPattern::CommonName("DB".into()), false),
             (IdentityPattern::SpkiSha256([7; 32]), true),
             (IdentityPattern::SpkiSha256([8; 32]), false),
         ] {
-            assert_eq!(identity.matches(std::slice::from_ref(&pattern)), expected, "{pattern:?}");
+            assert_eq!(
+                identity.matches(std::slice::from_ref(&pattern)),
+                expected,
+                "{pattern:?}"
+            );
         }
     }
 

@@ -94,14 +94,20 @@ pub(super) fn certified_key(plan: &CertificatePlan) -> Result<CertifiedKey, Mate
     let chain = certificates(&plan.certificate)?;
     let key = private_key(&plan.private_key)?;
     let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).map_err(|_| {
-        MaterialError::file(&plan.private_key, "this kind of private key is not supported")
-            .with_cure("use an ECDSA (P-256, P-384, P-521), Ed25519 or RSA (2048 bits or more) key")
+        MaterialError::file(
+            &plan.private_key,
+            "this kind of private key is not supported",
+        )
+        .with_cure("use an ECDSA (P-256, P-384, P-521), Ed25519 or RSA (2048 bits or more) key")
     })?;
     let mut certified = CertifiedKey::new(chain, signer);
     certified.keys_match().map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => MaterialError::file(
             &plan.private_key,
-            format!("the key does not belong to {}", plan.certificate.value.display()),
+            format!(
+                "the key does not belong to {}",
+                plan.certificate.value.display()
+            ),
         )
         .with_cure("name the key that the certificate was requested with"),
         _ => MaterialError::file(&plan.certificate, "the first certificate cannot be read")
@@ -155,7 +161,10 @@ pub(super) fn bundle_anchors(
     let anchors = bundle.iter().enumerate().map(|(at, certificate)| {
         webpki::anchor_from_trusted_cert(certificate)
             .map(|anchor| anchor.to_owned())
-            .map_err(|_| MaterialError::file(file, format!("certificate {} cannot be read", at + 1)))
+            .map_err(|_| {
+                MaterialError::file(file, format!("certificate {} cannot be read", at + 1))
+                    .with_cure("take it out of the file, or export it again")
+            })
     });
     anchors.collect()
 }
@@ -205,7 +214,10 @@ pub(super) fn revocation_lists(
         return Err(MaterialError::file(file, "no revocation list in this file")
             .with_cure("it must hold `-----BEGIN X509 CRL-----`, or be a CRL in DER"));
     }
-    lists.into_iter().map(|der| parsed_list(file, der)).collect()
+    lists
+        .into_iter()
+        .map(|der| parsed_list(file, der))
+        .collect()
 }
 
 fn parsed_list(
@@ -213,8 +225,11 @@ fn parsed_list(
     der: CertificateRevocationListDer<'static>,
 ) -> Result<RevocationList, MaterialError> {
     let parsed = OwnedCertRevocationList::from_der(&der).map_err(|error| {
-        MaterialError::file(file, format!("the revocation list cannot be used: {error:?}"))
-            .with_cure("it must be a complete CRL of version 2 with a nextUpdate")
+        MaterialError::file(
+            file,
+            format!("the revocation list cannot be used: {error:?}"),
+        )
+        .with_cure("it must be a complete CRL of version 2 with a nextUpdate")
     })?;
     Ok(RevocationList {
         der,
@@ -227,11 +242,13 @@ pub(super) fn ocsp_response(file: &Located<PathBuf>) -> Result<Vec<u8>, Material
     let bytes = read(file)?;
     let cure = "fetch one with `openssl ocsp -respout FILE ...`";
     if bytes.first() != Some(&DER_SEQUENCE) {
-        return Err(MaterialError::file(file, "this is not an OCSP response in DER").with_cure(cure));
+        return Err(
+            MaterialError::file(file, "this is not an OCSP response in DER").with_cure(cure),
+        );
     }
     if !is_successful_response(&bytes) {
         return Err(
-            MaterialError::file(file, "the OCSP responder answered with an error").with_cure(cure)
+            MaterialError::file(file, "the OCSP responder answered with an error").with_cure(cure),
         );
     }
     Ok(bytes)
@@ -254,7 +271,10 @@ pub(super) fn ticket_key(file: &Located<PathBuf>) -> Result<([u8; 16], Vec<u8>),
         Some((name, secret)) if matches!(bytes.len(), 48 | 80) => Ok((*name, secret.to_vec())),
         _ => Err(MaterialError::file(
             file,
-            format!("a session ticket key has 48 or 80 bytes, this file {}", bytes.len()),
+            format!(
+                "a session ticket key has 48 or 80 bytes, this file {}",
+                bytes.len()
+            ),
         )
         .with_cure("make one with `openssl rand 80 > FILE`")),
     }
@@ -268,7 +288,7 @@ fn read(file: &Located<PathBuf>) -> Result<Vec<u8>, MaterialError> {
             io::ErrorKind::PermissionDenied => {
                 unread.with_cure("let the user that Ringway runs as read it")
             }
-            _ => unread,
+            _ => unread.with_cure("name a regular file that can be read"),
         }
     })
 }
@@ -296,7 +316,8 @@ fn pem_sections<T: PemObject>(
 fn not_pem(file: &Located<PathBuf>, bytes: &[u8], what: &str, command: &str) -> MaterialError {
     let path = file.value.display();
     if bytes.is_empty() {
-        return MaterialError::file(file, "the file is empty");
+        return MaterialError::file(file, "the file is empty")
+            .with_cure("copy it again from where it was issued");
     }
     if bytes.first() == Some(&DER_SEQUENCE) {
         return MaterialError::file(file, "the file is DER, not PEM").with_cure(format!(

@@ -45,7 +45,11 @@ pub(super) fn provider(policy: &TlsPolicy) -> Arc<CryptoProvider> {
     };
     Arc::new(CryptoProvider {
         cipher_suites: suites.iter().map(|suite| supported_suite(*suite)).collect(),
-        kx_groups: policy.groups.iter().map(|group| supported_group(*group)).collect(),
+        kx_groups: policy
+            .groups
+            .iter()
+            .map(|group| supported_group(*group))
+            .collect(),
         ..aws_lc_rs::default_provider()
     })
 }
@@ -63,8 +67,10 @@ pub(super) fn unusable(policy: &TlsPolicy) -> MaterialError {
         (false, true) => "TLSv1.3",
         _ => "the configured protocols",
     };
-    MaterialError::nowhere(format!("no configured cipher suite or group works with {version}"))
-        .with_cure("add a suite of that version to ciphers, or leave ciphers out")
+    MaterialError::nowhere(format!(
+        "no configured cipher suite or group works with {version}"
+    ))
+    .with_cure("add a suite of that version to ciphers, or leave ciphers out")
 }
 
 /// AES and carry-less multiplication, which GCM needs.
@@ -119,7 +125,10 @@ mod tests {
     #[test]
     fn the_default_order_of_suites_follows_the_cpu_and_a_configured_order_is_kept() {
         let mut policy = TlsPolicy {
-            versions: TlsVersions { tls12: true, tls13: true },
+            versions: TlsVersions {
+                tls12: true,
+                tls13: true,
+            },
             cipher_suites: vec![],
             groups: vec![Group::P384, Group::X25519],
         };
@@ -131,7 +140,10 @@ mod tests {
         };
         assert_eq!(provider_default.cipher_suites[0], expected);
         assert_eq!(provider_default.cipher_suites.len(), 9);
-        assert_eq!(provider_default.kx_groups[0].name(), rustls::NamedGroup::secp384r1);
+        assert_eq!(
+            provider_default.kx_groups[0].name(),
+            rustls::NamedGroup::secp384r1
+        );
 
         policy.cipher_suites = vec![
             CipherSuite::Tls13Aes256GcmSha384,

@@ -28,8 +28,14 @@ thread_local! {
 /// Refusals that rustls has no error for.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    ChainTooLong { intermediates: usize, depth_max: u32 },
-    Identity { shown: String, verified: bool },
+    ChainTooLong {
+        intermediates: usize,
+        depth_max: u32,
+    },
+    Identity {
+        shown: String,
+        verified: bool,
+    },
     Other(webpki::Error),
 }
 
@@ -68,14 +74,16 @@ pub fn failure(error: &Error) -> (Cause, String) {
         Error::InvalidCertificate(why) => certificate_failure(error, why),
         Error::InvalidCertRevocationList(why) => (Cause::Certificate, crl_words(why)),
         Error::NoCertificatesPresented => (Cause::Certificate, "no certificate shown".to_owned()),
-        Error::UnsupportedNameType => {
-            (Cause::Certificate, "this kind of server name cannot be verified".to_owned())
-        }
+        Error::UnsupportedNameType => (
+            Cause::Certificate,
+            "this kind of server name cannot be verified".to_owned(),
+        ),
         Error::InvalidMessage(why) => (Cause::Protocol, message_words(*why)),
         Error::PeerIncompatible(why) => (Cause::Protocol, incompatible_words(why)),
-        Error::PeerMisbehaved(why) => {
-            (Cause::Protocol, format!("breaks TLS: {}", camel_to_words(&format!("{why:?}"))))
-        }
+        Error::PeerMisbehaved(why) => (
+            Cause::Protocol,
+            format!("breaks TLS: {}", camel_to_words(&format!("{why:?}"))),
+        ),
         Error::NoApplicationProtocol => (Cause::Protocol, "no ALPN protocol in common".to_owned()),
         Error::DecryptError => (Cause::Protocol, "a record does not decrypt".to_owned()),
         Error::PeerSentOversizedRecord => (Cause::Protocol, "a record is too large".to_owned()),
@@ -85,8 +93,17 @@ pub fn failure(error: &Error) -> (Cause, String) {
         Error::FailedToGetCurrentTime | Error::FailedToGetRandomBytes => {
             (Cause::System, error.to_string())
         }
+        Error::General(_) => match noted(error) {
+            Some(words) => (Cause::Protocol, words),
+            None => (Cause::Internal, error.to_string()),
+        },
         _ => (Cause::Internal, error.to_string()),
     }
+}
+
+fn noted(error: &Error) -> Option<String> {
+    let (noted, words) = NOTE.take()?;
+    (noted == *error).then_some(words)
 }
 
 /// What the peer speaks instead of TLS, by the first bytes it sent, if that can be told.
@@ -108,7 +125,9 @@ pub fn foreign_protocol(first_bytes: &[u8]) -> Option<&'static str> {
         (b"\r\n\r\n\0\r\nQUIT\n", "the PROXY protocol"),
         (b"220 ", "plain SMTP or FTP"),
     ];
-    let known = OPENINGS.iter().find(|(opening, _)| first_bytes.starts_with(opening));
+    let known = OPENINGS
+        .iter()
+        .find(|(opening, _)| first_bytes.starts_with(opening));
     match (known, first_bytes) {
         (Some((_, protocol)), _) => Some(protocol),
         // CLIENT-HELLO of SSL 2.0: two bytes of length with the top bit set, then type 1.
@@ -133,6 +152,13 @@ pub(super) fn note(error: &Error, words: String) {
     }
 }
 
+/// A listener has no certificate for a client. rustls says so in a text of its own.
+pub(super) fn note_no_certificate() {
+    let error = Error::General("no server certificate chain resolved".to_owned());
+    let words = "the client verifies no signature that the key of a certificate here can make";
+    NOTE.set(Some((error, words.to_owned())));
+}
+
 /// Keeps what only the chain itself can tell: which issuer is unknown.
 pub(super) fn note_chain(
     error: &Error,
@@ -146,10 +172,16 @@ pub(super) fn note_chain(
     match why {
         CertificateError::UnknownIssuer => note(error, format!("unknown issuer {}", issuer())),
         CertificateError::BadSignature => {
-            note(error, format!("not signed by the CA that it names ({})", issuer()));
+            note(
+                error,
+                format!("not signed by the CA that it names ({})", issuer()),
+            );
         }
         CertificateError::UnknownRevocationStatus => {
-            note(error, format!("no revocation list of its issuer {}", issuer()));
+            note(
+                error,
+                format!("no revocation list of its issuer {}", issuer()),
+            );
         }
         _ => NOTE.set(None),
     }
@@ -175,8 +207,7 @@ fn top_issuer(leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -
 }
 
 fn certificate_failure(error: &Error, why: &CertificateError) -> (Cause, String) {
-    let noted = NOTE.take().filter(|(noted, _)| noted == error);
-    if let Some((_, words)) = noted {
+    if let Some(words) = noted(error) {
         return (Cause::Certificate, words);
     }
     if let CertificateError::Other(OtherError(other)) = why
@@ -202,9 +233,16 @@ fn certificate_words(why: &CertificateError) -> String {
         CertificateError::NotValidForNameContext {
             expected,
             presented,
-        } => format!("issued for {} (not {})", names_words(presented), expected.to_str()),
+        } => format!(
+            "issued for {} (not {})",
+            names_words(presented),
+            expected.to_str()
+        ),
         CertificateError::ExpiredRevocationListContext { next_update, .. } => {
-            format!("the revocation list is out of date since {}", day(next_update.as_secs()))
+            format!(
+                "the revocation list is out of date since {}",
+                day(next_update.as_secs())
+            )
         }
         CertificateError::Revoked => "revoked".to_owned(),
         CertificateError::UnknownIssuer => "unknown issuer".to_owned(),
@@ -227,7 +265,9 @@ fn certificate_words(why: &CertificateError) -> String {
 fn names_words(names: &[String]) -> String {
     // webpki writes each name as `DnsName("a.example")` or `IpAddress(192.0.2.1)`.
     let bare = |name: &String| {
-        let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+        let inner = name
+            .split_once('(')
+            .and_then(|(_, rest)| rest.strip_suffix(')'));
         printable(inner.unwrap_or(name).trim_matches('"'))
     };
     let shown: Vec<_> = names.iter().take(NAMES_SHOWN_MAX).map(bare).collect();
@@ -411,7 +451,10 @@ mod tests {
         }
         let (cause, words) = failure(&Error::AlertReceived(AlertDescription::UnknownCA));
         assert_eq!(cause, Cause::Alert);
-        assert!(words.starts_with("alert unknown_ca received: it does not trust"), "{words}");
+        assert!(
+            words.starts_with("alert unknown_ca received: it does not trust"),
+            "{words}"
+        );
     }
 
     #[test]
@@ -433,7 +476,9 @@ mod tests {
 
     #[test]
     fn many_names_are_cut_short() {
-        let names: Vec<_> = (0..6).map(|n| format!("DnsName(\"{n}.example\")")).collect();
+        let names: Vec<_> = (0..6)
+            .map(|n| format!("DnsName(\"{n}.example\")"))
+            .collect();
         assert_eq!(
             names_words(&names),
             "0.example, 1.example, 2.example, 3.example and 2 more"

@@ -82,7 +82,9 @@ impl KeyRing {
             .is_empty()
             .then(|| (lifetime_secs / 2).max(1));
         let list = match rotation_secs {
-            Some(_) => vec![Arc::new(TicketKey::random().map_err(|_| no_random_bytes())?)],
+            Some(_) => vec![Arc::new(
+                TicketKey::random().map_err(|_| no_random_bytes())?,
+            )],
             None => keys_from_files(plan)?,
         };
         let keys = Keys {
@@ -151,11 +153,16 @@ fn keys_from_files(plan: &Resumption) -> Result<Vec<Arc<TicketKey>>, MaterialErr
     for file in &plan.ticket_key_files {
         let (name, secret) = material::ticket_key(file)?;
         if list.iter().any(|key| key.name == name) {
-            return Err(MaterialError::file(file, "another ticket key has the same name")
-                .with_cure("name each key file once; make new ones with `openssl rand 80 > FILE`"));
+            return Err(
+                MaterialError::file(file, "another ticket key has the same name").with_cure(
+                    "name each key file once; make new ones with `openssl rand 80 > FILE`",
+                ),
+            );
         }
-        let key = TicketKey::from_secret(name, &secret)
-            .map_err(|_| MaterialError::file(file, "the ticket key cannot be used"))?;
+        let key = TicketKey::from_secret(name, &secret).map_err(|_| {
+            MaterialError::file(file, "the ticket key cannot be used")
+                .with_cure("make a new one with `openssl rand 80 > FILE`")
+        })?;
         list.push(Arc::new(key));
     }
     Ok(list)
@@ -236,11 +243,17 @@ impl TicketKey {
         rand::fill(&mut nonce)?;
         let aad = self.associated_data(policy);
         let sealing = Nonce::assume_unique_for_key(nonce);
-        self.aead.seal_in_place_append_tag(sealing, aad, &mut plain)?;
+        self.aead
+            .seal_in_place_append_tag(sealing, aad, &mut plain)?;
         Ok([&self.name[..], &nonce, &plain].concat())
     }
 
-    fn open(&self, policy: &PolicyDigest, nonce: &[u8; NONCE_LEN], sealed: &[u8]) -> Option<Vec<u8>> {
+    fn open(
+        &self,
+        policy: &PolicyDigest,
+        nonce: &[u8; NONCE_LEN],
+        sealed: &[u8],
+    ) -> Option<Vec<u8>> {
         let mut bytes = sealed.to_vec();
         let nonce = Nonce::assume_unique_for_key(*nonce);
         let aad = self.associated_data(policy);
@@ -277,7 +290,9 @@ impl ProducesTickets for Ticketer {
     /// What is left for a session issued now.
     fn lifetime(&self) -> u32 {
         let now = (self.clock)();
-        let ends_at = self.grant(now).map_or(now, |grant| grant.ends_at(self.ring.lifetime_secs));
+        let ends_at = self
+            .grant(now)
+            .map_or(now, |grant| grant.ends_at(self.ring.lifetime_secs));
         u32::try_from(ends_at.saturating_sub(now)).unwrap_or(u32::MAX)
     }
 
@@ -288,7 +303,9 @@ impl ProducesTickets for Ticketer {
             return None;
         }
         let bytes = [&grant.encode()[..], plain].concat();
-        self.ring.with_keys(now, |keys| keys.list.first()?.seal(&self.policy, bytes).ok())
+        self.ring.with_keys(now, |keys| {
+            keys.list.first()?.seal(&self.policy, bytes).ok()
+        })
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
