@@ -413,3 +413,48 @@ fn a_client_that_does_not_hold_the_key_is_refused() {
         }
     }
 }
+
+#[test]
+fn no_damaged_certificate_verifies_or_panics() {
+    use super::super::verify::{ChainRules, ClientDemand, ClientVerifier};
+    use rustls::server::danger::ClientCertVerifier;
+
+    let scene = scene();
+    let middle = scene.client_ca.below("Middle");
+    let chain = middle.issue(Leaf::named("pay.example.org")).chain();
+    let anchor = scene.client_ca.der();
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let rules = ChainRules {
+        anchors: vec![
+            webpki::anchor_from_trusted_cert(&anchor)
+                .unwrap()
+                .to_owned(),
+        ],
+        revocation_lists: vec![],
+        depth_max: 1,
+        usage: webpki::KeyUsage::client_auth(),
+        algorithms: provider.signature_verification_algorithms,
+    };
+    let name = NamePattern::Exact("pay.example.org".into());
+    let allowed = vec![IdentityPattern::Dns(name)];
+    let verifier = ClientVerifier::new(rules, ClientDemand::Required, allowed);
+    let now = rustls::pki_types::UnixTime::now();
+    assert!(
+        verifier
+            .verify_client_cert(&chain[0], &chain[1..], now)
+            .is_ok()
+    );
+    for damaged in 0..2 {
+        for at in 0..chain[damaged].len() {
+            let mut chain = chain.clone();
+            let mut bytes = chain[damaged].to_vec();
+            bytes[at] ^= 1 << (at % 8);
+            chain[damaged] = bytes.into();
+            let error = verifier
+                .verify_client_cert(&chain[0], &chain[1..], now)
+                .unwrap_err();
+            let (cause, words) = failure(&error);
+            assert_eq!(cause, Cause::Certificate, "byte {at}: {words}");
+        }
+    }
+}

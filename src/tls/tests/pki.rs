@@ -59,13 +59,6 @@ impl Default for Leaf {
 }
 
 impl Leaf {
-    pub(super) fn default_from(begins: UnixSeconds) -> Self {
-        Self {
-            begins,
-            ..Self::default()
-        }
-    }
-
     pub(super) fn named(name: &str) -> Self {
         Self {
             names: vec![name.to_owned()],
@@ -107,7 +100,12 @@ impl Authority {
     }
 
     pub(super) fn below(&self, name: &str) -> Self {
-        let (params, key) = (ca_params(name), KeyPair::generate().unwrap());
+        self.below_until(name, unix_now() + 900 * DAY)
+    }
+
+    pub(super) fn below_until(&self, name: &str, ends: UnixSeconds) -> Self {
+        let (mut params, key) = (ca_params(name), KeyPair::generate().unwrap());
+        params.not_after = time!(ends);
         let certificate = params.signed_by(&key, &self.issuer()).unwrap();
         let mut above = vec![certificate.pem()];
         above.extend(self.above.iter().cloned());

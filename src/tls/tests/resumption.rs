@@ -195,20 +195,20 @@ fn no_session_outlives_the_client_s_certificate_renewals_and_cache_included() {
 
 #[test]
 fn a_session_ends_with_the_first_certificate_of_its_chain_that_ends() {
-    let scene = scene();
-    let short = scene.client_ca.issue(Leaf {
-        ends: 5000,
-        ..Leaf::default_from(1000)
-    });
-    let long = scene.client_ca.issue(Leaf {
-        ends: 9000,
-        ..Leaf::default_from(1000)
-    });
-    let ends = |chain: [&Issued; 2]| {
-        super::super::certificate::earliest_end(chain.iter().map(|issued| &issued.der))
-    };
-    assert_eq!(ends([&long, &short]), 5000);
-    assert_eq!(ends([&short, &long]), 5000);
+    let mut scene = scene();
+    let middle = scene.client_ca.below_until("Middle", unix_now() + 1000);
+    scene.client = middle.issue(Leaf::default());
+    let plan = tickets_only(scene.mutual());
+    for version in BOTH {
+        let core = tls(&plan, &ring(&plan)).for_core();
+        let client = scene.client(version);
+        connect(&client, &core).unwrap();
+        later(900, || assert!(connect(&client, &core).unwrap().resumed()));
+        later(1100, || {
+            let refused = connect(&client, &core).err().unwrap();
+            assert!(refused.words.starts_with("expired on"), "{}", refused.words);
+        });
+    }
 }
 
 #[test]

@@ -288,6 +288,35 @@ fn each_ticket_of_a_server_serves_one_connection() {
 }
 
 #[test]
+fn a_server_that_sends_tickets_without_end_is_remembered_by_the_newest() {
+    let scene = scene();
+    let mut lavish = ServerConfig::clone(&plain_server(
+        Version::Tls13,
+        &scene.ca.issue(Leaf::named(HOST)),
+        None,
+    ));
+    let mut silent = lavish.clone();
+    lavish.send_tls13_tickets = 70;
+    silent.send_tls13_tickets = 0;
+    let (lavish, silent) = (Arc::new(lavish), Arc::new(silent));
+    let endpoint = client_tls(&scene.plan()).for_endpoint(&host()).unwrap();
+    connect(&endpoint, &lavish).unwrap();
+    for _ in 0..64 {
+        assert!(connect(&endpoint, &silent).unwrap().resumed());
+    }
+    assert!(!connect(&endpoint, &silent).unwrap().resumed());
+}
+
+#[test]
+fn every_configuration_can_hand_its_secrets_to_another_record_layer() {
+    let scene = scene();
+    let server = plain_server(Version::Tls13, &scene.ca.issue(Leaf::named(HOST)), None);
+    let endpoint = client_tls(&scene.plan()).for_endpoint(&host()).unwrap();
+    let finished = connect(&endpoint, &server).unwrap();
+    assert!(finished.client.dangerous_extract_secrets().is_ok());
+}
+
+#[test]
 fn with_session_reuse_off_every_handshake_is_full() {
     let scene = scene();
     let plan = UpstreamTls {
