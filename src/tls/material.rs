@@ -69,7 +69,7 @@ impl MaterialError {
         }
     }
 
-    fn message(&self) -> String {
+    pub(super) fn message(&self) -> String {
         match &self.file {
             Some(file) => format!("{}: {}", file.display(), self.what),
             None => self.what.clone(),

@@ -152,11 +152,10 @@ impl Inspection {
     }
 
     fn warn(&mut self, file: &Located<PathBuf>, what: String, cure: impl Into<String>) {
-        let error = MaterialError::file(file, what).with_cure(cure);
-        self.findings.push(Diagnostic {
-            severity: Severity::Warning,
-            ..error.into_diagnostic()
-        });
+        let message = MaterialError::file(file, what).message();
+        let span = file.place.span.clone();
+        self.findings
+            .push(Diagnostic::warning(Some(span), message).with_cure(cure));
     }
 }
 
