@@ -16,29 +16,3 @@ pub struct Diagnostic {
     /// What the user can do about it.
     pub cure: Option<String>,
 }
-
-impl Diagnostic {
-    #[must_use]
-    pub fn error(span: Option<Range<usize>>, message: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Error,
-            span,
-            message: message.into(),
-            cure: None,
-        }
-    }
-
-    #[must_use]
-    pub fn warning(span: Option<Range<usize>>, message: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Warning,
-            ..Self::error(span, message)
-        }
-    }
-
-    #[must_use]
-    pub fn with_cure(mut self, cure: impl Into<String>) -> Self {
-        self.cure = Some(cure.into());
-        self
-    }
-}

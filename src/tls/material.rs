@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use rustls::sign::CertifiedKey;
 use webpki::{CertRevocationList, OwnedCertRevocationList};
 
-use crate::config::{CertificatePlan, Diagnostic, Located, Trust};
+use crate::config::{CertificatePlan, Diagnostic, Located, Severity, Trust};
 
 /// First byte of every DER SEQUENCE: certificates, CRLs and OCSP responses begin with it.
 const DER_SEQUENCE: u8 = 0x30;
@@ -60,16 +60,17 @@ impl MaterialError {
 
     /// The finding that `check` shows.
     #[must_use]
-    pub fn into_diagnostic(self) -> Diagnostic {
-        let message = self.message();
-        let diagnostic = Diagnostic::error(self.span, message);
-        match self.cure {
-            Some(cure) => diagnostic.with_cure(cure),
-            None => diagnostic,
+    pub fn into_diagnostic(self, severity: Severity) -> Diagnostic {
+        Diagnostic {
+            severity,
+            message: self.message(),
+            // A default has no place in the file.
+            span: self.span.filter(|span| !span.is_empty()),
+            cure: self.cure,
         }
     }
 
-    pub(super) fn message(&self) -> String {
+    fn message(&self) -> String {
         match &self.file {
             Some(file) => format!("{}: {}", file.display(), self.what),
             None => self.what.clone(),

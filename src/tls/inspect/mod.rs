@@ -144,7 +144,7 @@ impl Inspection {
     }
 
     fn refuse(&mut self, error: MaterialError) {
-        self.findings.push(error.into_diagnostic());
+        self.findings.push(error.into_diagnostic(Severity::Error));
     }
 
     fn error(&mut self, file: &Located<PathBuf>, what: String, cure: impl Into<String>) {
@@ -152,10 +152,9 @@ impl Inspection {
     }
 
     fn warn(&mut self, file: &Located<PathBuf>, what: String, cure: impl Into<String>) {
-        let message = MaterialError::file(file, what).message();
-        let span = file.place.span.clone();
+        let warning = MaterialError::file(file, what).with_cure(cure);
         self.findings
-            .push(Diagnostic::warning(Some(span), message).with_cure(cure));
+            .push(warning.into_diagnostic(Severity::Warning));
     }
 }
 
