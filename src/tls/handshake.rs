@@ -71,7 +71,7 @@ pub fn describe_leg(common: &CommonState, peer: &PeerSeen) -> LegTls {
         },
         cipher: common
             .negotiated_cipher_suite()
-            .and_then(|suite| suite.suite().as_str()),
+            .and_then(|suite| iana_name(suite.suite())),
         group: group.and_then(|group| group.name().as_str()),
         alpn: common
             .alpn_protocol()
