@@ -198,7 +198,7 @@ fn the_listeners_order_of_ciphers_beats_the_clients() {
         let said = SClient::to(proxy.address("front"))
             .verify(&house.ca.file(), "localhost")
             .args(&arguments)
-            .talk("hello", "hello");
+            .talk("xyzzy-42", "xyzzy-42");
         assert!(said.success, "{}", said.text);
         let record = proxy.wait_record("s_client", |_| true);
         record.expect(&[("downstream_cipher", chosen)]);
@@ -334,7 +334,7 @@ fn the_key_type_is_what_the_client_can_verify() {
             // The CA signs with ECDSA, which a client of RSA alone cannot verify.
             let said = SClient::to(proxy.address("front"))
                 .args(&["-servername", "localhost", "-sigalgs", signatures, version])
-                .talk("hello", "hello");
+                .talk("xyzzy-42", "xyzzy-42");
             said.expect(expected);
         }
     }
@@ -629,7 +629,7 @@ fn an_ocsp_response_from_a_file_is_stapled() {
         let said = SClient::to(proxy.address("front"))
             .verify(&house.ca.file(), "localhost")
             .args(&["-status", version])
-            .talk("hello", "hello");
+            .talk("xyzzy-42", "xyzzy-42");
         said.expect("OCSP Response Status: successful");
     }
 }

@@ -169,7 +169,7 @@ impl Ringway {
 
     /// The scenario's file may have tables of its own; then ours stay out.
     fn file_text(&self, toml: &str, access_log: &Path) -> String {
-        let has = |table: &str| toml.lines().any(|line| line.trim() == table);
+        let has = |table: &str| toml.lines().any(|line| line.trim().starts_with(table));
         let mut text = String::new();
         if !has("[runtime]") {
             text += &format!("[runtime]\n{}", self.runtime);
