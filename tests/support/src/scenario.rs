@@ -258,14 +258,23 @@ impl Scenario {
 
     /// To stderr and as JSON, where the tests read it.
     fn replace_log(&mut self) {
-        let log = self.table.get("log").cloned();
-        let access = log.as_ref().and_then(|log| string(log.get("access")));
-        if let Some(access) = access {
-            self.put(&access, "stderr");
-        }
-        let format = log.as_ref().and_then(|log| string(log.get("format")));
-        if let Some(format) = format {
-            self.put(&format, "json");
+        let log = self.table.get("log");
+        let has = |key: &str| log.is_some_and(|log| log.get(key).is_some());
+        for (key, value) in [("access", "stderr"), ("format", "json")] {
+            if !has(key) {
+                continue;
+            }
+            // By line and not by value: a short word like "off" stands elsewhere too.
+            let is_key = |line: &str| {
+                let rest = line.trim_start().strip_prefix(key);
+                rest.is_some_and(|rest| rest.trim_start().starts_with('='))
+            };
+            let replace = |line: &str| match is_key(line) {
+                true => format!("{key} = \"{value}\""),
+                false => line.to_owned(),
+            };
+            let lines: Vec<_> = self.text.lines().map(replace).collect();
+            self.text = lines.join("\n") + "\n";
         }
     }
 
