@@ -15,6 +15,16 @@
 //! | 7 | [`control`] |
 //! | 8 | [`cli`] |
 
+pub mod cli;
 pub mod config;
+pub mod control;
+pub mod net;
 pub mod observe;
+pub mod proto;
+pub mod relay;
+pub mod session;
+pub mod sys;
+pub mod tls;
 pub mod types;
+pub mod upstream;
+pub mod worker;

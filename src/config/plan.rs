@@ -128,6 +128,19 @@ pub enum Target {
     },
 }
 
+impl Target {
+    /// Every group that a connection may go to.
+    pub fn groups(&self) -> impl Iterator<Item = GroupId> + '_ {
+        let (one, routes, default) = match self {
+            Self::Group(group) => (Some(*group), &[][..], None),
+            Self::Routes { routes, default } => (None, routes.as_slice(), *default),
+        };
+        one.into_iter()
+            .chain(routes.iter().map(|route| route.upstream))
+            .chain(default)
+    }
+}
+
 /// All that is given must match.
 #[derive(Debug, Clone)]
 pub struct RoutePlan {

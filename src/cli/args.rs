@@ -1,0 +1,49 @@
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use super::{check, explain, run};
+
+/// A TLS stream proxy for bare-metal Linux: one io_uring thread per core, rustls, TOML.
+#[derive(Parser)]
+#[command(name = "ringway", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the proxy until SIGTERM or SIGINT.
+    Run {
+        file: PathBuf,
+        /// Run on epoll where io_uring is forbidden, instead of refusing to start.
+        #[arg(long)]
+        allow_epoll: bool,
+    },
+    /// Say everything that is wrong or unsafe in a configuration and the files it names.
+    Check { file: PathBuf },
+    /// Show every effective value and where it comes from.
+    Explain { file: PathBuf },
+    /// Show the proxy at work on loopback with a throw-away PKI: TLS in, mutual TLS out.
+    Demo {
+        /// End after the show instead of staying up until Ctrl-C.
+        #[arg(long)]
+        once: bool,
+        /// Run on epoll where io_uring is forbidden, instead of refusing to start.
+        #[arg(long)]
+        allow_epoll: bool,
+    },
+}
+
+/// Runs the command of the process's arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run { file, allow_epoll } => run::run(&file, allow_epoll),
+        Command::Check { file } => check::run(&file),
+        Command::Explain { file } => explain::run(&file),
+        Command::Demo { .. } => ExitCode::FAILURE,
+    }
+}

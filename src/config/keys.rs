@@ -1,0 +1,258 @@
+//! Every key that a file may hold: what suggestions and cures are made of.
+
+/// One key of one table.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    /// A value as it could stand in the file; empty for tables.
+    pub(super) example: &'static str,
+}
+
+/// One table, named as its header is written; `upstream.X` stands for any group.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) name: &'static str,
+    pub(super) keys: &'static [Key],
+}
+
+const fn key(name: &'static str, example: &'static str) -> Key {
+    Key { name, example }
+}
+
+pub(super) const TABLES: &[Table] = &[
+    Table {
+        name: "",
+        keys: &[
+            key("runtime", ""),
+            key("log", ""),
+            key("listener", ""),
+            key("upstream", ""),
+        ],
+    },
+    Table {
+        name: "runtime",
+        keys: &[
+            key("workers", "4"),
+            key("cpus", "\"0-3\""),
+            key("drain_timeout", "\"30s\""),
+            key("max_handshakes", "1024"),
+            key("accept_batch", "64"),
+            key("pipes", "256"),
+        ],
+    },
+    Table {
+        name: "log",
+        keys: &[
+            key("access", "\"stderr\""),
+            key("format", "\"json\""),
+            key("queue", "8192"),
+        ],
+    },
+    Table {
+        name: "listener",
+        keys: &[
+            key("name", "\"database\""),
+            key("bind", "[\"0.0.0.0:5432\", \"[::]:5432\"]"),
+            key("upstream", "\"backend\""),
+            key("route", ""),
+            key("max_connections", "8192"),
+            key("backlog", "4096"),
+            key("steering", "\"kernel\""),
+            key("client_hello_timeout", "\"5s\""),
+            key("handshake_timeout", "\"10s\""),
+            key("connect_timeout", "\"5s\""),
+            key("idle_timeout", "\"10m\""),
+            key("next_upstream_tries", "3"),
+            key("tcp_nodelay", "true"),
+            key(
+                "keepalive",
+                "{ idle = \"60s\", interval = \"15s\", probes = 4 }",
+            ),
+            key("tcp_user_timeout", "\"60s\""),
+            key("tls", ""),
+        ],
+    },
+    Table {
+        name: "listener.route",
+        keys: &[
+            key("sni", "\"app.example.org\""),
+            key("alpn", "[\"h2\", \"http/1.1\"]"),
+            key("upstream", "\"backend\""),
+        ],
+    },
+    Table {
+        name: "listener.tls",
+        keys: &[
+            key("certificate", "\"/etc/ringway/edge.crt\""),
+            key("private_key", "\"/etc/ringway/edge.key\""),
+            key("ocsp_response", "\"/etc/ringway/edge.ocsp\""),
+            key(
+                "certificates",
+                "[{ certificate = \"a.crt\", private_key = \"a.key\" }]",
+            ),
+            key("client_ca", "\"/etc/ringway/clients-ca.crt\""),
+            key("verify_client", "\"required\""),
+            key("verify_depth", "1"),
+            key("crl", "\"/etc/ringway/clients.crl\""),
+            key("allow_identities", "[\"dns:*.internal.example.org\"]"),
+            key("protocols", "[\"TLSv1.2\", \"TLSv1.3\"]"),
+            key("ciphers", "[\"TLS_AES_128_GCM_SHA256\"]"),
+            key("groups", "[\"X25519\", \"P-256\"]"),
+            key("alpn", "[\"h2\", \"http/1.1\"]"),
+            key("session_resumption", "true"),
+            key("session_lifetime", "\"1d\""),
+            key("session_ticket_keys", "[\"/etc/ringway/ticket.key\"]"),
+            key("session_cache", "4096"),
+            key("session_tickets", "1"),
+        ],
+    },
+    Table {
+        name: "listener.tls.certificates",
+        keys: CERTIFICATE,
+    },
+    Table {
+        name: "upstream.X",
+        keys: &[
+            key("servers", "[\"backend1.example.com:5432\"]"),
+            key("balance", "\"round-robin\""),
+            key("resolve_ttl_min", "\"5s\""),
+            key("resolve_ttl_max", "\"5m\""),
+            key("tcp_nodelay", "true"),
+            key(
+                "keepalive",
+                "{ idle = \"60s\", interval = \"15s\", probes = 4 }",
+            ),
+            key("tcp_user_timeout", "\"60s\""),
+            key("tls", ""),
+        ],
+    },
+    Table {
+        name: "upstream.X.servers",
+        keys: &[key("address", "\"10.0.5.21:5432\""), key("weight", "2")],
+    },
+    Table {
+        name: "upstream.X.tls",
+        keys: &[
+            key("certificate", "\"/etc/ringway/client.crt\""),
+            key("private_key", "\"/etc/ringway/client.key\""),
+            key("trusted_certificate", "\"/etc/ringway/internal-ca.crt\""),
+            key("verify", "true"),
+            key("verify_depth", "1"),
+            key("crl", "\"/etc/ringway/internal.crl\""),
+            key("server_name", "\"backend.internal\""),
+            key("protocols", "[\"TLSv1.2\", \"TLSv1.3\"]"),
+            key("ciphers", "[\"TLS_AES_128_GCM_SHA256\"]"),
+            key("groups", "[\"X25519\", \"P-256\"]"),
+            key("alpn", "[\"h2\", \"http/1.1\"]"),
+            key("session_reuse", "true"),
+        ],
+    },
+    Table {
+        name: "listener.keepalive",
+        keys: KEEPALIVE,
+    },
+    Table {
+        name: "upstream.X.keepalive",
+        keys: KEEPALIVE,
+    },
+];
+
+const CERTIFICATE: &[Key] = &[
+    key("certificate", "\"/etc/ringway/edge.crt\""),
+    key("private_key", "\"/etc/ringway/edge.key\""),
+    key("ocsp_response", "\"/etc/ringway/edge.ocsp\""),
+];
+
+const KEEPALIVE: &[Key] = &[
+    key("idle", "\"60s\""),
+    key("interval", "\"15s\""),
+    key("probes", "4"),
+];
+
+/// nginx's stream directives and the keys that do their work here.
+pub(super) const NGINX: &[(&str, &str)] = &[
+    ("listen", "bind"),
+    ("server", "servers"),
+    ("proxy_pass", "upstream"),
+    ("proxy_connect_timeout", "connect_timeout"),
+    ("proxy_timeout", "idle_timeout"),
+    ("proxy_next_upstream_tries", "next_upstream_tries"),
+    ("so_keepalive", "keepalive"),
+    ("reuseport", "workers"),
+    ("worker_processes", "workers"),
+    ("worker_cpu_affinity", "cpus"),
+    ("worker_connections", "max_connections"),
+    ("worker_shutdown_timeout", "drain_timeout"),
+    ("access_log", "access"),
+    ("log_format", "format"),
+    ("ssl_certificate", "certificate"),
+    ("ssl_certificate_key", "private_key"),
+    ("ssl_client_certificate", "client_ca"),
+    ("ssl_verify_client", "verify_client"),
+    ("ssl_verify_depth", "verify_depth"),
+    ("ssl_crl", "crl"),
+    ("ssl_protocols", "protocols"),
+    ("ssl_ciphers", "ciphers"),
+    ("ssl_ecdh_curve", "groups"),
+    ("ssl_alpn", "alpn"),
+    ("ssl_handshake_timeout", "handshake_timeout"),
+    ("ssl_preread", "route"),
+    ("preread_timeout", "client_hello_timeout"),
+    ("ssl_session_cache", "session_cache"),
+    ("ssl_session_timeout", "session_lifetime"),
+    ("ssl_session_tickets", "session_resumption"),
+    ("ssl_session_ticket_key", "session_ticket_keys"),
+    ("ssl_stapling_file", "ocsp_response"),
+    ("proxy_ssl", "tls"),
+    ("proxy_ssl_certificate", "certificate"),
+    ("proxy_ssl_certificate_key", "private_key"),
+    ("proxy_ssl_trusted_certificate", "trusted_certificate"),
+    ("proxy_ssl_verify", "verify"),
+    ("proxy_ssl_verify_depth", "verify_depth"),
+    ("proxy_ssl_crl", "crl"),
+    ("proxy_ssl_name", "server_name"),
+    ("proxy_ssl_server_name", "server_name"),
+    ("proxy_ssl_protocols", "protocols"),
+    ("proxy_ssl_ciphers", "ciphers"),
+    ("proxy_ssl_session_reuse", "session_reuse"),
+];
+
+/// The table that a header or a path of keys stands for.
+pub(super) fn table(name: &str) -> Option<&'static Table> {
+    TABLES.iter().find(|table| table.name == name)
+}
+
+/// A value to show for a key, wherever it stands.
+pub(super) fn example(table_name: &str, key_name: &str) -> Option<&'static str> {
+    let key = table(table_name)?
+        .keys
+        .iter()
+        .find(|k| k.name == key_name)?;
+    (!key.example.is_empty()).then_some(key.example)
+}
+
+/// How a table's header is written.
+pub(super) fn header(name: &str) -> String {
+    match name {
+        "" => "the top level".to_owned(),
+        "listener" | "listener.route" => format!("[[{name}]]"),
+        _ => format!("[{name}]"),
+    }
+}
+
+/// The word of `candidates` that `word` may be a slip for.
+pub(super) fn nearest<'c>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'c str>,
+) -> Option<&'c str> {
+    let word = word.to_ascii_lowercase();
+    candidates
+        .into_iter()
+        .map(|candidate| {
+            let slips = strsim::damerau_levenshtein(&word, &candidate.to_ascii_lowercase());
+            (slips, candidate)
+        })
+        .filter(|(slips, candidate)| *slips <= (candidate.len().max(3) / 3).min(4))
+        .min_by_key(|(slips, _)| *slips)
+        .map(|(_, candidate)| candidate)
+}

@@ -1,0 +1,266 @@
+use std::collections::HashMap;
+use std::ops::Range;
+
+use toml::Spanned;
+
+use crate::config::defaults;
+use crate::config::diagnostic::Diagnostic;
+use crate::config::file::{ListenerFile, RouteFile, Text, Texts};
+use crate::config::plan::{BindAddress, ListenerPlan, Located, RoutePlan, Target};
+use crate::config::value::{Refusal, alpn_protocol, bind_address, name_pattern};
+use crate::types::GroupId;
+
+use super::downstream::downstream_tls;
+use super::scope::{Desk, Scope, quoted, shown};
+use super::socket::{SocketKeys, socket_options};
+use super::upstream::Groups;
+
+/// Ids are 16 bits; a thousand listeners are more than a machine has addresses for.
+const LISTENERS_MAX: usize = 1024;
+const ROUTES_MAX: usize = 4096;
+/// Names end up in logs and metrics, one label each.
+pub(super) const NAME_BYTES_MAX: usize = 64;
+
+pub(super) fn listeners(
+    desk: &mut Desk<'_>,
+    files: Vec<Spanned<ListenerFile>>,
+    groups: &mut Groups,
+) -> Vec<ListenerPlan> {
+    if files.is_empty() && !desk.lost.has(&(0..0), "listener") {
+        desk.diagnostics.push(
+            Diagnostic::error("the file has no [[listener]], so there is nothing to do").cure(
+                "add one:\n[[listener]]\nname = \"database\"\nbind = \"0.0.0.0:5432\"\nupstream = \"backend\""
+                    .replace('\n', "  "),
+            ),
+        );
+    }
+    if let Some(extra) = files.get(LISTENERS_MAX) {
+        desk.diagnostics.push(
+            Diagnostic::error(format!("there are more than {LISTENERS_MAX} listeners"))
+                .at(extra.span())
+                .cure("one listener can bind many addresses: `bind = [...]`"),
+        );
+    }
+    let mut names = HashMap::new();
+    files
+        .into_iter()
+        .take(LISTENERS_MAX)
+        .enumerate()
+        .map(|(index, file)| listener(desk, index, file, groups, &mut names))
+        .collect()
+}
+
+fn listener(
+    desk: &mut Desk<'_>,
+    index: usize,
+    file: Spanned<ListenerFile>,
+    groups: &mut Groups,
+    names: &mut HashMap<String, usize>,
+) -> ListenerPlan {
+    let table = file.span();
+    let file = file.into_inner();
+    let mut unnamed = desk.scope(format!("listener[{index}]"), table.clone());
+    let known = name(&mut unnamed, &file.name, names);
+    let prefix = match &known {
+        Some(name) => format!("listener.{name}"),
+        None => format!("listener[{index}]"),
+    };
+    let scope = &mut desk.scope(prefix, table);
+    if let (Some(name), Some(text)) = (&known, &file.name) {
+        scope.note("name", quoted(name), &text.span());
+    }
+    ListenerPlan {
+        name: known.unwrap_or_else(|| format!("listener[{index}]")),
+        binds: binds(scope, &file.bind),
+        target: target(scope, &file, groups),
+        connections_max: scope.count(&file.max_connections, &defaults::MAX_CONNECTIONS),
+        backlog: scope.count(&file.backlog, &defaults::BACKLOG),
+        steering: scope.word(&file.steering, &defaults::STEERING),
+        client_hello_timeout: scope
+            .duration(&file.client_hello_timeout, &defaults::CLIENT_HELLO_TIMEOUT),
+        handshake_timeout: scope.duration(&file.handshake_timeout, &defaults::HANDSHAKE_TIMEOUT),
+        connect_timeout: scope.duration(&file.connect_timeout, &defaults::CONNECT_TIMEOUT),
+        next_upstream_tries: scope.count(&file.next_upstream_tries, &defaults::NEXT_UPSTREAM_TRIES),
+        idle_timeout: scope.duration(&file.idle_timeout, &defaults::IDLE_TIMEOUT),
+        socket: socket_options(
+            scope,
+            &SocketKeys {
+                tcp_nodelay: &file.tcp_nodelay,
+                keepalive: &file.keepalive,
+                tcp_user_timeout: &file.tcp_user_timeout,
+            },
+        ),
+        tls: downstream_tls(scope, file.tls),
+    }
+}
+
+fn name(
+    scope: &mut Scope<'_, '_>,
+    field: &Text,
+    names: &mut HashMap<String, usize>,
+) -> Option<String> {
+    let Some(text) = field else {
+        scope.missing(
+            "name",
+            Diagnostic::error("this listener has no `name`")
+                .cure("add one, for the log: `name = \"database\"`"),
+        );
+        return None;
+    };
+    if let Err(refusal) = plain_name(text.get_ref()) {
+        scope.refuse(refusal, text.span());
+        return None;
+    }
+    let line = scope.desk.line(text.span().start);
+    if let Some(first) = names.get(text.get_ref()) {
+        let refusal = Refusal {
+            message: format!(
+                "the name `{}` is taken by the listener of line {first}",
+                text.get_ref()
+            ),
+            cure: "give each listener a name of its own: the log tells them apart by it".to_owned(),
+        };
+        scope.refuse(refusal, text.span());
+        return None;
+    }
+    names.insert(text.get_ref().clone(), line);
+    Some(text.get_ref().clone())
+}
+
+/// A name that needs no quotes in a log, a metric or a TOML header.
+pub(super) fn plain_name(name: &str) -> Result<(), Refusal> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(allowed) {
+        return Ok(());
+    }
+    Err(Refusal {
+        message: format!("`{name}` cannot be a name"),
+        cure: format!("use letters, digits, `-` and `_`, 1 to {NAME_BYTES_MAX} of them"),
+    })
+}
+
+fn binds(scope: &mut Scope<'_, '_>, field: &Texts) -> Vec<Located<BindAddress>> {
+    let Some(field) = field else {
+        scope.missing(
+            "bind",
+            Diagnostic::error("this listener has no `bind`")
+                .cure("say where to listen: `bind = [\"0.0.0.0:443\", \"[::]:443\"]`"),
+        );
+        return Vec::new();
+    };
+    scope.note("bind", shown(field), &field.span());
+    let base = scope.base();
+    scope.list("bind", field, |text| bind_address(text, &base))
+}
+
+fn target(scope: &mut Scope<'_, '_>, file: &ListenerFile, groups: &mut Groups) -> Target {
+    let default = file
+        .upstream
+        .as_ref()
+        .and_then(|text| upstream_named(scope, text, groups));
+    if file.route.is_empty() {
+        if file.upstream.is_none() && !scope.lost("route") {
+            scope.missing(
+                "upstream",
+                Diagnostic::error("this listener has neither an `upstream` nor a route")
+                    .cure("name the group its connections go to: `upstream = \"backend\"`"),
+            );
+        }
+        // Without a group, a target that refuses everything: the plan is not used anyway.
+        return default.map_or(
+            Target::Routes {
+                routes: Vec::new(),
+                default: None,
+            },
+            Target::Group,
+        );
+    }
+    if file.upstream.is_none() {
+        scope.note_default(
+            "upstream",
+            "none",
+            "a ClientHello that no route matches is refused",
+        );
+    }
+    if let Some(extra) = file.route.get(ROUTES_MAX) {
+        scope.push(
+            Diagnostic::error(format!("a listener takes at most {ROUTES_MAX} routes"))
+                .at(extra.span())
+                .cure("one route can name many hosts: `sni = [...]`"),
+        );
+    }
+    let routes = file.route.iter().take(ROUTES_MAX).enumerate();
+    let routes = routes
+        .filter_map(|(index, route)| {
+            let inner = &mut scope.inner(&format!("route[{index}]"), route.span());
+            route_plan(inner, route.get_ref(), groups)
+        })
+        .collect();
+    Target::Routes { routes, default }
+}
+
+fn route_plan(
+    scope: &mut Scope<'_, '_>,
+    file: &RouteFile,
+    groups: &mut Groups,
+) -> Option<RoutePlan> {
+    let server_names = match &file.sni {
+        Some(field) => {
+            scope.note("sni", shown(field), &field.span());
+            scope.list("sni", field, name_pattern)
+        }
+        None => Vec::new(),
+    };
+    let alpn = match &file.alpn {
+        Some(field) => {
+            scope.note("alpn", shown(field), &field.span());
+            scope.list("alpn", field, alpn_protocol)
+        }
+        None => Vec::new(),
+    };
+    if file.sni.is_none() && file.alpn.is_none() && !scope.lost("sni") {
+        scope.missing(
+            "alpn",
+            Diagnostic::error(
+                "this route has neither `sni` nor `alpn`, so it would match everything",
+            )
+            .cure("name what it matches; for all the rest set `upstream` on the listener"),
+        );
+    }
+    let Some(text) = &file.upstream else {
+        scope.missing(
+            "upstream",
+            Diagnostic::error("this route has no `upstream`")
+                .cure("name the group its connections go to: `upstream = \"backend\"`"),
+        );
+        return None;
+    };
+    let upstream = upstream_named(scope, text, groups)?;
+    Some(RoutePlan {
+        server_names: server_names.into_iter().map(|name| name.value).collect(),
+        alpn: alpn.into_iter().map(|name| name.value).collect(),
+        upstream,
+    })
+}
+
+fn upstream_named(
+    scope: &mut Scope<'_, '_>,
+    text: &Spanned<String>,
+    groups: &mut Groups,
+) -> Option<GroupId> {
+    let (name, span): (&str, Range<usize>) = (text.get_ref(), text.span());
+    scope.note("upstream", quoted(name), &span);
+    if let Some(id) = groups.used(name) {
+        return Some(id);
+    }
+    if scope.desk.lost.mentions(name) || scope.desk.lost.mentions("upstream") {
+        return None;
+    }
+    let cure = match groups.nearest(name) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("add a table `[upstream.{name}]` with its `servers`"),
+    };
+    let message = format!("there is no upstream `{name}`");
+    scope.refuse(Refusal { message, cure }, span);
+    None
+}

@@ -1,0 +1,60 @@
+//! From the file's structs to the [`Plan`], with everything said that can be said.
+//!
+//! A plan comes out even of a file with errors, so that the certificates it names can be checked
+//! in the same run; only [`super::Loaded`] decides whether it may be used.
+
+mod checks;
+mod downstream;
+mod listener;
+mod policy;
+mod runtime;
+mod scope;
+mod socket;
+mod upstream;
+
+use std::path::Path;
+
+use super::diagnostic::Diagnostics;
+use super::explain::Effective;
+use super::file::FileRoot;
+use super::plan::Plan;
+use super::read::Lost;
+use super::source::Source;
+
+use scope::Desk;
+use upstream::Groups;
+
+pub(super) struct Resolved {
+    pub(super) plan: Plan,
+    pub(super) effective: Vec<Effective>,
+    pub(super) diagnostics: Diagnostics,
+}
+
+pub(super) fn resolve(
+    source: &Source,
+    root: FileRoot,
+    lost: Lost,
+    diagnostics: Diagnostics,
+) -> Resolved {
+    let base = Path::new(&source.name).parent().unwrap_or(Path::new(""));
+    let desk = &mut Desk {
+        source,
+        base: base.to_owned(),
+        lost,
+        diagnostics,
+        effective: Vec::new(),
+    };
+    let mut groups = Groups::of(&root.upstream);
+    let plan = Plan {
+        runtime: runtime::runtime(desk, root.runtime),
+        log: runtime::log(desk, root.log),
+        listeners: listener::listeners(desk, root.listener, &mut groups),
+        upstreams: upstream::upstreams(desk, root.upstream),
+    };
+    checks::whole_file(desk, &plan, &groups);
+    Resolved {
+        plan,
+        effective: std::mem::take(&mut desk.effective),
+        diagnostics: std::mem::take(&mut desk.diagnostics),
+    }
+}

@@ -1,0 +1,118 @@
+use std::ops::Range;
+
+use toml::Spanned;
+
+use crate::config::defaults;
+use crate::config::diagnostic::Diagnostic;
+use crate::config::file::{LogFile, RuntimeFile, TextOrWhole};
+use crate::config::plan::{AccessLog, LogPlan, RuntimePlan, Workers};
+use crate::config::value::{Refusal, cpu_list};
+
+use super::scope::{Desk, Scope, quoted};
+
+pub(super) fn runtime(desk: &mut Desk<'_>, file: Option<Spanned<RuntimeFile>>) -> RuntimePlan {
+    let (file, table) = opened(file);
+    let scope = &mut desk.scope("runtime", table);
+    RuntimePlan {
+        workers: workers(scope, &file),
+        drain_timeout: scope.duration(&file.drain_timeout, &defaults::DRAIN_TIMEOUT),
+        handshakes_max: scope.count(&file.max_handshakes, &defaults::MAX_HANDSHAKES),
+        accept_batch: scope.count(&file.accept_batch, &defaults::ACCEPT_BATCH),
+        pipes_max: scope.count(&file.pipes, &defaults::PIPES),
+    }
+}
+
+pub(super) fn log(desk: &mut Desk<'_>, file: Option<Spanned<LogFile>>) -> LogPlan {
+    let (file, table) = opened(file);
+    let scope = &mut desk.scope("log", table);
+    LogPlan {
+        access: access(scope, &file),
+        format: scope.word(&file.format, &defaults::FORMAT),
+        queue_max: scope.count(&file.queue, &defaults::QUEUE),
+    }
+}
+
+fn opened<T: Default>(file: Option<Spanned<T>>) -> (T, Range<usize>) {
+    match file {
+        Some(file) => {
+            let table = file.span();
+            (file.into_inner(), table)
+        }
+        None => (T::default(), 0..0),
+    }
+}
+
+fn workers(scope: &mut Scope<'_, '_>, file: &RuntimeFile) -> Workers {
+    match (&file.workers, &file.cpus) {
+        (Some(_), Some(cpus)) => {
+            scope.push(
+                Diagnostic::error("`cpus` and `workers` both say how many workers there are")
+                    .at(cpus.span())
+                    .cure("keep `cpus` to choose the CPUs, or `workers` for a number alone"),
+            );
+            Workers::Auto
+        }
+        (None, Some(cpus)) => match cpu_list(cpus.get_ref()) {
+            Ok(list) => {
+                scope.note("cpus", quoted(cpus.get_ref()), &cpus.span());
+                Workers::Cpus(list)
+            }
+            Err(refusal) => {
+                scope.refuse(refusal, cpus.span());
+                Workers::Auto
+            }
+        },
+        (Some(workers), None) => counted(scope, workers),
+        (None, None) => {
+            scope.note_default("workers", quoted("auto"), defaults::WORKERS_WHY);
+            Workers::Auto
+        }
+    }
+}
+
+fn counted(scope: &mut Scope<'_, '_>, workers: &Spanned<TextOrWhole>) -> Workers {
+    match workers.get_ref() {
+        TextOrWhole::Whole(number) => {
+            Workers::Count(scope.given_count(*number, workers.span(), &defaults::WORKERS))
+        }
+        TextOrWhole::Text(text) if text == "auto" => {
+            scope.note("workers", quoted("auto"), &workers.span());
+            Workers::Auto
+        }
+        TextOrWhole::Text(text) => {
+            let refusal = Refusal {
+                message: format!("`workers` cannot be {}", quoted(text)),
+                cure: "write \"auto\" or a number without quotes; for a list of CPUs use `cpus`"
+                    .to_owned(),
+            };
+            scope.refuse(refusal, workers.span());
+            Workers::Auto
+        }
+    }
+}
+
+fn access(scope: &mut Scope<'_, '_>, file: &LogFile) -> AccessLog {
+    let Some(text) = &file.access else {
+        scope.note_default("access", quoted("stderr"), defaults::ACCESS_WHY);
+        return AccessLog::Stderr;
+    };
+    let known = match text.get_ref().as_str() {
+        "stderr" => AccessLog::Stderr,
+        "off" => AccessLog::Off,
+        "stdout" => {
+            let refusal = Refusal {
+                message: "the access log does not go to stdout".to_owned(),
+                cure: "write \"stderr\", \"off\" or a file's path; \"/dev/stdout\" is one"
+                    .to_owned(),
+            };
+            scope.refuse(refusal, text.span());
+            return AccessLog::Stderr;
+        }
+        _ => {
+            let path = scope.path("access", text);
+            return path.map_or(AccessLog::Stderr, |path| AccessLog::File(path.value));
+        }
+    };
+    scope.note("access", quoted(text.get_ref()), &text.span());
+    known
+}

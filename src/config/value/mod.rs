@@ -1,0 +1,33 @@
+//! The forms that a value of the file may have, each with its refusal and cure.
+
+mod address;
+mod cipher;
+mod cpus;
+mod duration;
+mod identity;
+mod name;
+mod protocol;
+
+pub(super) use address::{bind_address, server_address};
+pub(super) use cipher::{cipher_name, cipher_suite, is_tls13, split_ciphers};
+pub(super) use cpus::cpu_list;
+pub(super) use duration::{duration, show_duration};
+pub(super) use identity::identity_pattern;
+pub(super) use name::{host_name, name_pattern, tls_server_name};
+pub(super) use protocol::{Protocol, alpn_protocol, group, group_name, protocol};
+
+/// Why a value is not taken, and what to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) message: String,
+    pub(super) cure: String,
+}
+
+impl Refusal {
+    fn new(message: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            cure: cure.into(),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Names of servers, resolved off the data plane and again when their TTL is over.
+//!
+//! Needs a tokio runtime of the control thread with its timer and its I/O.
+
+mod lookup;
+mod schedule;
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+pub use lookup::Source;
+pub use schedule::{backoff, jitter, schedule};
+
+use crate::config::{Plan, ResolvePlan, ServerAddress};
+use crate::types::{GroupId, ServerId};
+use lookup::{Answer, LookupError};
+
+/// How long the start waits for the first answers. Longer than a lost packet and its retry,
+/// short enough that a dead name server does not look like a dead proxy.
+pub const FIRST_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Reports that may wait for `publish`.
+const REPORTS_MAX: usize = 64;
+
+/// Whose addresses are published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NameKey {
+    pub group: GroupId,
+    pub server: ServerId,
+}
+
+/// A name to keep resolved.
+#[derive(Debug, Clone)]
+pub struct Question {
+    pub key: NameKey,
+    pub host: String,
+    pub port: u16,
+    pub limits: ResolvePlan,
+}
+
+/// Every server of the plan that is given by name.
+#[must_use]
+pub fn questions(plan: &Plan) -> Vec<Question> {
+    let groups = (0..).map(GroupId).zip(&plan.upstreams);
+    groups
+        .flat_map(|(group, upstream)| {
+            let servers = (0..).map(ServerId).zip(&upstream.servers);
+            servers.filter_map(move |(server, plan)| match &plan.address.value {
+                ServerAddress::Name { host, port } => Some(Question {
+                    key: NameKey { group, server },
+                    host: host.clone(),
+                    port: *port,
+                    limits: upstream.resolve,
+                }),
+                ServerAddress::Ip(_) | ServerAddress::Unix(_) => None,
+            })
+        })
+        .collect()
+}
+
+/// Names being kept resolved. Dropping it ends that.
+#[derive(Debug)]
+pub struct Resolver {
+    _tasks: JoinSet<()>,
+}
+
+/// What a name's task has to say.
+struct Report {
+    key: NameKey,
+    /// `None`: as before, or not known.
+    addresses: Option<Vec<SocketAddr>>,
+    /// Whether it is the name's first.
+    first: bool,
+}
+
+impl Resolver {
+    /// Resolves every name and calls `publish` with its addresses, sorted and never empty,
+    /// whenever they change. While a name fails its last addresses stay as they are.
+    ///
+    /// Returns once each name has its first answer or failure, or after [`FIRST_WAIT_MAX`];
+    /// whatever is missing then comes later, with a warning now.
+    pub async fn start(
+        source: Source,
+        questions: Vec<Question>,
+        mut publish: impl FnMut(NameKey, Vec<SocketAddr>) + Send + 'static,
+    ) -> Self {
+        let mut missing = questions.len();
+        let mut tasks = JoinSet::new();
+        let (sender, mut reports) = mpsc::channel(REPORTS_MAX);
+        for question in questions {
+            tasks.spawn(keep_resolved(question, source.clone(), sender.clone()));
+        }
+        drop(sender);
+        let first_answers = async {
+            while missing > 0 {
+                let Some(report) = reports.recv().await else {
+                    break;
+                };
+                missing -= usize::from(report.first);
+                report.publish_to(&mut publish);
+            }
+        };
+        if timeout(FIRST_WAIT_MAX, first_answers).await.is_err() {
+            tracing::warn!(
+                "starting although {missing} server names have no answer yet after {} s; \
+                 connections go to the other servers until they have",
+                FIRST_WAIT_MAX.as_secs()
+            );
+        }
+        tasks.spawn(async move {
+            while let Some(report) = reports.recv().await {
+                report.publish_to(&mut publish);
+            }
+        });
+        Self { _tasks: tasks }
+    }
+}
+
+impl Report {
+    fn publish_to(self, publish: &mut impl FnMut(NameKey, Vec<SocketAddr>)) {
+        if let Some(addresses) = self.addresses {
+            publish(self.key, addresses);
+        }
+    }
+}
+
+/// One name's task. Ends with the receiver of its reports.
+async fn keep_resolved(question: Question, source: Source, reports: mpsc::Sender<Report>) {
+    let key = question.key;
+    let mut name = WatchedName::new(question);
+    let mut first = true;
+    loop {
+        let result = source.lookup(&name.question.host, &name.known).await;
+        let next = name.on_result(result, jitter());
+        if first || next.publish.is_some() {
+            let report = Report {
+                key,
+                addresses: next.publish,
+                first,
+            };
+            if reports.send(report).await.is_err() {
+                return;
+            }
+            first = false;
+        }
+        sleep(next.wait).await;
+    }
+}
+
+/// What is known of a name, and how its questions went. Pure.
+struct WatchedName {
+    question: Question,
+    /// The last good answer.
+    known: Vec<IpAddr>,
+    /// In a row.
+    failures: u32,
+}
+
+struct Next {
+    publish: Option<Vec<SocketAddr>>,
+    wait: Duration,
+}
+
+impl WatchedName {
+    fn new(question: Question) -> Self {
+        Self {
+            question,
+            known: Vec::new(),
+            failures: 0,
+        }
+    }
+
+    fn on_result(&mut self, result: Result<Answer, LookupError>, jitter: f64) -> Next {
+        match result {
+            Ok(answer) => self.on_answer(answer, jitter),
+            Err(error) => self.on_failure(&error, jitter),
+        }
+    }
+
+    fn on_answer(&mut self, answer: Answer, jitter: f64) -> Next {
+        if self.failures > 0 {
+            tracing::info!("{} resolves", self.question.host);
+        }
+        self.failures = 0;
+        let port = self.question.port;
+        let publish = (answer.addresses != self.known).then(|| {
+            let addresses = answer.addresses.iter();
+            addresses
+                .map(|address| SocketAddr::new(*address, port))
+                .collect()
+        });
+        self.known = answer.addresses;
+        Next {
+            publish,
+            wait: schedule(answer.ttl, self.question.limits, jitter),
+        }
+    }
+
+    fn on_failure(&mut self, error: &LookupError, jitter: f64) -> Next {
+        self.failures = self.failures.saturating_add(1);
+        // At growing distances: a name that stays away for a week is not a line every 30 s.
+        if self.failures.is_power_of_two() {
+            tracing::warn!("{}", self.complaint(error));
+        }
+        Next {
+            publish: None,
+            wait: backoff(self.failures, jitter),
+        }
+    }
+
+    fn complaint(&self, error: &LookupError) -> String {
+        let host = &self.question.host;
+        match self.known.len() {
+            0 => format!("{host} cannot be resolved: {error}. Until it can, it gets no connection"),
+            known => format!(
+                "{host} cannot be resolved: {error}. Its last {known} addresses stay in use"
+            ),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::{BindAddress, ListenerPlan, Plan, Steering};
+use crate::net::{PeerAddress, bind, local_address};
+use crate::sys::steer_by_source;
+use crate::types::ListenerId;
+use crate::worker::Listen;
+
+/// Every listening socket of the process, kept open here so that a worker that is started again
+/// finds its connections waiting.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    bound: Vec<Bound>,
+}
+
+#[derive(Debug)]
+struct Bound {
+    listener: ListenerId,
+    address: PeerAddress,
+    /// One for each worker; a unix socket has but one, which all share.
+    fds: Vec<OwnedFd>,
+}
+
+/// An address that cannot be listened on.
+#[derive(Debug)]
+pub(super) struct BindError {
+    listener: String,
+    address: String,
+    error: io::Error,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            listener,
+            address,
+            error,
+        } = self;
+        let cure = match error.kind() {
+            io::ErrorKind::AddrInUse => "another process listens there; `ss -ltnxp` names it",
+            io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=), a \
+                 unix socket needs a folder that this user may write to"
+            }
+            io::ErrorKind::AddrNotAvailable => "no interface of this machine has the address",
+            io::ErrorKind::NotFound => "the folder of the unix socket does not exist",
+            _ => "see bind(2) and listen(2) for this error",
+        };
+        write!(
+            f,
+            "listener \"{listener}\" cannot listen on {address}: {error}: {cure}"
+        )
+    }
+}
+
+impl Sockets {
+    pub(super) fn bind(plan: &Plan, workers: usize) -> Result<Self, BindError> {
+        let mut bound = Vec::new();
+        for (id, listener) in (0..).map(ListenerId).zip(&plan.listeners) {
+            for address in &listener.binds {
+                let opened = open(listener, &address.value, workers);
+                let (address, fds) = opened.map_err(|error| BindError {
+                    listener: listener.name.clone(),
+                    address: written(&address.value),
+                    error,
+                })?;
+                bound.push(Bound {
+                    listener: id,
+                    address,
+                    fds,
+                });
+            }
+        }
+        Ok(Self { bound })
+    }
+
+    /// The sockets of one worker.
+    pub(super) fn of_worker(&self, worker: usize) -> io::Result<Vec<Listen>> {
+        let duplicate = |bound: &Bound| {
+            let fd = bound.fds[worker % bound.fds.len()].try_clone()?;
+            Ok(Listen {
+                listener: bound.listener,
+                fd,
+                address: bound.address.clone(),
+            })
+        };
+        self.bound.iter().map(duplicate).collect()
+    }
+
+    pub(super) fn addresses(&self) -> impl Iterator<Item = (ListenerId, &PeerAddress)> {
+        self.bound
+            .iter()
+            .map(|bound| (bound.listener, &bound.address))
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        for bound in &self.bound {
+            if let PeerAddress::Unix(path) = &bound.address {
+                // Somebody may have removed it before us.
+                let _ = std::fs::remove_file(path.as_path());
+            }
+        }
+    }
+}
+
+fn written(address: &BindAddress) -> String {
+    match address {
+        BindAddress::Tcp(address) => address.to_string(),
+        BindAddress::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+fn open(
+    listener: &ListenerPlan,
+    address: &BindAddress,
+    workers: usize,
+) -> io::Result<(PeerAddress, Vec<OwnedFd>)> {
+    let one = |address: &BindAddress| bind(address, &listener.socket, listener.backlog);
+    let BindAddress::Tcp(wanted) = address else {
+        return open_unix(listener, address);
+    };
+    refuse_if_taken(address)?;
+    let first = one(address)?;
+    let resolved = local_address(&first)?.unwrap_or(*wanted);
+    let mut fds = vec![first];
+    for _ in 1..workers {
+        fds.push(one(&BindAddress::Tcp(resolved))?);
+    }
+    if listener.steering == Steering::SourceAddress {
+        let sockets = u32::try_from(workers).unwrap_or(u32::MAX);
+        steer_by_source(fds[0].as_fd(), sockets, resolved.is_ipv6())?;
+    }
+    Ok((PeerAddress::Ip(resolved), fds))
+}
+
+/// SO_REUSEPORT would let two processes of one user share an address without a word: a bind
+/// without it is refused if anybody listens there.
+fn refuse_if_taken(address: &BindAddress) -> io::Result<()> {
+    let BindAddress::Tcp(address) = address else {
+        return Ok(());
+    };
+    let domain = socket2::Domain::for_address(*address);
+    let probe = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+    probe.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        probe.set_only_v6(true)?;
+    }
+    probe.bind(&(*address).into())
+}
+
+fn open_unix(
+    listener: &ListenerPlan,
+    address: &BindAddress,
+) -> io::Result<(PeerAddress, Vec<OwnedFd>)> {
+    let BindAddress::Unix(path) = address else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    remove_if_stale(path)?;
+    let fd = bind(address, &listener.socket, listener.backlog)?;
+    Ok((PeerAddress::Unix(Arc::new(PathBuf::from(path))), vec![fd]))
+}
+
+/// A socket file that nobody listens on any more is left over from a process that was killed.
+fn remove_if_stale(path: &Path) -> io::Result<()> {
+    match UnixStream::connect(path) {
+        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path)
+        }
+        Err(_) => Ok(()),
+    }
+}

@@ -1,0 +1,453 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{Instant, sleep_until};
+
+use super::banner::Banner;
+use super::crew::{Crew, Notice, Restarts};
+use super::resolver::{NameKey, Resolver, Source, questions};
+use super::sockets::Sockets;
+use crate::config::{Plan, Workers};
+use crate::net::PeerAddress;
+use crate::observe::SinkHandle;
+use crate::session::RunState;
+use crate::sys::{Nofile, Probe, probe, raise_nofile};
+use crate::tls::{ClientTls, KeyRing, MaterialError, ServerTls};
+use crate::types::{CoreId, ListenerId};
+use crate::worker::{Assignment, Driver, Letter, Postbox, Shared, mailbox, work};
+
+/// What the command line adds to the plan.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Run on epoll where io_uring is forbidden, instead of refusing.
+    pub allow_epoll: bool,
+}
+
+/// Why the proxy does not start. The text says what, where, and what to do.
+#[derive(Debug)]
+pub enum StartError {
+    /// The operating system refuses something.
+    System(String),
+    /// A file that the plan names cannot be used.
+    Material(MaterialError),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::System(words) => f.write_str(words),
+            Self::Material(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<MaterialError> for StartError {
+    fn from(error: MaterialError) -> Self {
+        Self::Material(error)
+    }
+}
+
+fn system(error: impl ToString) -> StartError {
+    StartError::System(error.to_string())
+}
+
+/// A running proxy: every worker accepts, every name has been asked for.
+pub struct Started {
+    crew: Crew,
+    notices: UnboundedReceiver<Notice>,
+    context: Context,
+    restarts: Restarts,
+    board: Board,
+    signals: Signals,
+    sink: SinkHandle,
+    _resolver: Resolver,
+}
+
+/// What workers are started from, the first time and again.
+struct Context {
+    shared: Arc<Shared>,
+    sockets: Option<Sockets>,
+    driver: Driver,
+    cpus: Vec<Option<usize>>,
+}
+
+/// Starts everything. Must be called within a tokio runtime (current thread).
+///
+/// # Errors
+/// [`StartError`]; nothing is left running.
+pub async fn start(plan: Plan, options: Options) -> Result<Started, StartError> {
+    let plan = Arc::new(plan);
+    let probe = probe();
+    let driver = driver(&probe, options)?;
+    let cpus = cpus(&plan.runtime.workers)?;
+    let shared = Arc::new(shared(&plan)?);
+    let nofile = raise_nofile(descriptors(&plan, cpus.len()));
+    let sockets = Sockets::bind(&plan, cpus.len()).map_err(system)?;
+    let sink = SinkHandle::spawn(Arc::clone(&plan)).map_err(system)?;
+    let signals = Signals::new().map_err(system)?;
+    say_banner(&plan, &probe, (driver, &cpus), (nofile, &sockets));
+
+    let board = Board::default();
+    let posted = board.clone();
+    let publish = move |key, addresses| posted.publish(key, addresses);
+    let resolver = Resolver::start(Source::system(), questions(&plan), publish).await;
+
+    let (crew, notices) = Crew::new();
+    let context = Context {
+        shared,
+        sockets: Some(sockets),
+        driver,
+        cpus,
+    };
+    let restarts = Restarts::default();
+    let mut started = Started {
+        crew,
+        notices,
+        context,
+        restarts,
+        board,
+        signals,
+        sink,
+        _resolver: resolver,
+    };
+    started.start_workers().await?;
+    Ok(started)
+}
+
+fn say_banner(
+    plan: &Plan,
+    probe: &Probe,
+    (driver, cpus): (Driver, &[Option<usize>]),
+    (nofile, sockets): (Nofile, &Sockets),
+) {
+    Banner {
+        plan,
+        probe,
+        driver,
+        cpus,
+        nofile,
+        sockets,
+    }
+    .say();
+}
+
+fn driver(probe: &Probe, options: Options) -> Result<Driver, StartError> {
+    match &probe.ring {
+        Ok(features) => Ok(Driver::Ring(*features)),
+        Err(_) if options.allow_epoll => Ok(Driver::Epoll),
+        Err(refusal) => Err(StartError::System(format!(
+            "no io_uring: {}: {}; or run on epoll, slower, with --allow-epoll",
+            refusal.cause, refusal.cure
+        ))),
+    }
+}
+
+/// One entry for each worker: the CPU it is pinned to.
+fn cpus(workers: &Workers) -> Result<Vec<Option<usize>>, StartError> {
+    let allowed: Vec<usize> = core_affinity::get_core_ids()
+        .unwrap_or_default()
+        .iter()
+        .map(|core| core.id)
+        .collect();
+    let all = || match allowed.as_slice() {
+        [] => vec![None],
+        allowed => allowed.iter().copied().map(Some).collect(),
+    };
+    match workers {
+        Workers::Auto => Ok(all()),
+        Workers::Count(count) => Ok(all().into_iter().cycle().take(*count).collect()),
+        Workers::Cpus(cpus) => {
+            if let Some(cpu) = cpus.iter().find(|cpu| !allowed.contains(cpu)) {
+                return Err(StartError::System(format!(
+                    "this process may not run on CPU {cpu} of `cpus` in [runtime]: it has {allowed:?} \
+                     (taskset -p, CPUAffinity=, the container's cpuset)"
+                )));
+            }
+            Ok(cpus.iter().copied().map(Some).collect())
+        }
+    }
+}
+
+fn shared(plan: &Arc<Plan>) -> Result<Shared, MaterialError> {
+    let server_tls = plan.listeners.iter().map(|listener| {
+        let Some(tls) = &listener.tls else {
+            return Ok(None);
+        };
+        let keys = KeyRing::new(&tls.resumption)?;
+        ServerTls::new(tls, &keys).map(|tls| Some(Arc::new(tls)))
+    });
+    let client_tls = plan.upstreams.iter().map(|upstream| {
+        upstream
+            .tls
+            .as_ref()
+            .map(|tls| ClientTls::new(tls).map(Arc::new))
+            .transpose()
+    });
+    Ok(Shared {
+        plan: Arc::clone(plan),
+        server_tls: server_tls.collect::<Result<_, _>>()?,
+        client_tls: client_tls.collect::<Result<_, _>>()?,
+        connections: plan.listeners.iter().map(|_| Arc::default()).collect(),
+    })
+}
+
+/// Descriptors of the process itself: rings, logs, signals, name servers.
+const DESCRIPTORS_OWN: usize = 64;
+
+/// Descriptors that the configured limits may need: two for each connection, two for each pipe.
+fn descriptors(plan: &Plan, workers: usize) -> u64 {
+    let connections: usize = plan
+        .listeners
+        .iter()
+        .map(|listener| listener.connections_max)
+        .sum();
+    let listening: usize = plan
+        .listeners
+        .iter()
+        .map(|listener| listener.binds.len() * workers * 2)
+        .sum();
+    let pipes = workers * plan.runtime.pipes_max;
+    (2 * connections + listening + 2 * pipes + DESCRIPTORS_OWN) as u64
+}
+
+/// The names' addresses, and the workers who are told of them.
+#[derive(Clone, Default)]
+struct Board {
+    state: Arc<BoardLock>,
+}
+
+#[derive(Default)]
+struct BoardState {
+    known: BTreeMap<NameKey, Arc<[SocketAddr]>>,
+    workers: BTreeMap<usize, Postbox>,
+}
+
+#[expect(
+    clippy::disallowed_types,
+    reason = "the control thread's own; no worker sees it"
+)]
+type BoardLock = std::sync::Mutex<BoardState>;
+
+impl Board {
+    fn with<R>(&self, run: impl FnOnce(&mut BoardState) -> R) -> R {
+        run(&mut self
+            .state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    fn publish(&self, key: NameKey, addresses: Vec<SocketAddr>) {
+        self.with(|board| {
+            let addresses: Arc<[SocketAddr]> = addresses.into();
+            board.known.insert(key, Arc::clone(&addresses));
+            for postbox in board.workers.values() {
+                postbox.post(resolved(key, &addresses));
+            }
+        });
+    }
+
+    /// A worker that is new, or new again, learns all that is known.
+    fn enlist(&self, worker: usize, postbox: Postbox) {
+        self.with(|board| {
+            for (key, addresses) in &board.known {
+                postbox.post(resolved(*key, addresses));
+            }
+            board.workers.insert(worker, postbox);
+        });
+    }
+
+    fn advance(&self, state: RunState) {
+        self.with(|board| {
+            for postbox in board.workers.values() {
+                postbox.post(Letter::Advance(state));
+            }
+        });
+    }
+}
+
+fn resolved(key: NameKey, addresses: &Arc<[SocketAddr]>) -> Letter {
+    let addresses = Arc::clone(addresses);
+    Letter::Resolved {
+        group: key.group,
+        server: key.server,
+        addresses,
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reopen: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    /// SIGTERM or SIGINT.
+    Stop,
+    /// SIGUSR1: open the access log anew.
+    Reopen,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            reopen: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.reopen.recv() => Asked::Reopen,
+        }
+    }
+
+    async fn stop(&mut self) {
+        while self.next().await != Asked::Stop {}
+    }
+}
+
+impl Started {
+    /// Where each listener accepts, ports resolved.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<(ListenerId, PeerAddress)> {
+        let sockets = self.context.sockets.iter().flat_map(Sockets::addresses);
+        sockets
+            .map(|(listener, address)| (listener, address.clone()))
+            .collect()
+    }
+
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.context.cpus.len()
+    }
+
+    async fn start_workers(&mut self) -> Result<(), StartError> {
+        for worker in 0..self.workers() {
+            self.start_worker(worker).map_err(system)?;
+        }
+        let mut waiting = self.workers();
+        while waiting > 0 {
+            match self.notices.recv().await {
+                Some(Notice::Ready { .. }) => waiting -= 1,
+                Some(Notice::Failed { worker, words }) => {
+                    return Err(StartError::System(format!("worker {worker}: {words}")));
+                }
+                _ => return Err(system("a worker ended before it was ready")),
+            }
+        }
+        Ok(())
+    }
+
+    fn start_worker(&self, worker: usize) -> std::io::Result<()> {
+        let Some(sockets) = &self.context.sockets else {
+            return Ok(());
+        };
+        let listen = sockets.of_worker(worker)?;
+        let (postbox, mailbox) = mailbox()?;
+        self.board.enlist(worker, postbox);
+        let shared = Arc::clone(&self.context.shared);
+        let log = self.sink.sender();
+        let (driver, cpu) = (self.context.driver, self.context.cpus[worker]);
+        let id = CoreId(u16::try_from(worker).unwrap_or(u16::MAX));
+        self.crew.start(worker, move |on_ready| {
+            let assignment = Assignment {
+                id,
+                cpu,
+                driver,
+                listen,
+                mailbox,
+                log,
+                on_ready,
+            };
+            work(&shared, assignment).map_err(|error| error.to_string())
+        })
+    }
+
+    /// Runs until a signal or `stop` ends it and every connection has drained or was closed.
+    ///
+    /// # Errors
+    /// When a worker has died too often: the words for the last line.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), String> {
+        let mut stop = std::pin::pin!(stop);
+        let running = loop {
+            tokio::select! {
+                () = &mut stop => break Ok(()),
+                asked = self.signals.next() => match asked {
+                    Asked::Stop => break Ok(()),
+                    Asked::Reopen => self.sink.reopen(),
+                },
+                Some(notice) = self.notices.recv() => {
+                    if let Err(words) = self.on_notice(&notice) {
+                        break Err(words);
+                    }
+                }
+            }
+        };
+        self.drain().await;
+        running
+    }
+
+    fn on_notice(&mut self, notice: &Notice) -> Result<(), String> {
+        let (worker, why) = match notice {
+            Notice::Ready { worker } => {
+                tracing::info!("worker {worker} serves again");
+                return Ok(());
+            }
+            Notice::Finished { worker } => (*worker, "it ended unasked"),
+            Notice::Failed { worker, words } => (*worker, words.as_str()),
+            Notice::Panicked { worker } => (*worker, "it panicked"),
+        };
+        tracing::error!("worker {worker} died with its connections: {why}; it is started again");
+        if !self.restarts.on_death(worker) {
+            return Err(format!("worker {worker} keeps dying: {why}"));
+        }
+        self.start_worker(worker)
+            .map_err(|error| format!("worker {worker}: {error}"))
+    }
+
+    async fn drain(&mut self) {
+        let limit = self.context.shared.plan.runtime.drain_timeout;
+        tracing::info!("draining for at most {limit:?}; a second signal closes at once");
+        self.context.sockets = None;
+        self.board.advance(RunState::Draining);
+        if !self.all_finished(limit, true).await {
+            tracing::warn!("closing the connections that are left");
+            self.board.advance(RunState::Closing);
+            self.all_finished(CLOSE_WAIT_MAX, false).await;
+        }
+        tracing::info!("ringway has ended");
+    }
+
+    /// Waits for every worker's end. False: time is up, or a signal came.
+    async fn all_finished(&mut self, limit: Duration, interruptible: bool) -> bool {
+        let deadline = Instant::now() + limit;
+        while self.board.with(|board| !board.workers.is_empty()) {
+            tokio::select! {
+                () = sleep_until(deadline) => return false,
+                () = self.signals.stop(), if interruptible => return false,
+                Some(notice) = self.notices.recv() => {
+                    if let Notice::Finished { worker }
+                        | Notice::Failed { worker, .. }
+                        | Notice::Panicked { worker } = notice
+                    {
+                        self.board.with(|board| board.workers.remove(&worker));
+                    }
+                }
+            }
+        }
+        true
+    }
+}
+
+/// Longer than a worker allows its connections to close.
+const CLOSE_WAIT_MAX: Duration = Duration::from_secs(4);

@@ -1,0 +1,134 @@
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+
+/// Asked of the kernel for each pipe. 1 MiB halves the cost of 64 KiB per byte, and is the most
+/// that an unprivileged user may have (/proc/sys/fs/pipe-max-size).
+const PIPE_BYTES: usize = 1024 * 1024;
+
+/// A core's empty pipes. A flow holds one only while it splices.
+#[derive(Clone, Debug)]
+pub struct Pipes {
+    shared: Rc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    spare: RefCell<Vec<Ends>>,
+    spare_max: usize,
+    refused: Cell<bool>,
+}
+
+#[derive(Debug)]
+struct Ends {
+    read: OwnedFd,
+    write: OwnedFd,
+}
+
+impl Pipes {
+    #[must_use]
+    pub fn new(spare_max: usize) -> Self {
+        let spare = RefCell::default();
+        Self {
+            shared: Rc::new(Shared {
+                spare,
+                spare_max,
+                refused: Cell::new(false),
+            }),
+        }
+    }
+
+    /// An empty pipe, both ends non-blocking.
+    ///
+    /// # Errors
+    /// EMFILE or ENFILE when descriptors have run out: the caller goes on by copying.
+    pub fn take(&self) -> io::Result<Pipe> {
+        let kept = self.shared.spare.borrow_mut().pop();
+        let ends = match kept {
+            Some(ends) => ends,
+            None => self.open()?,
+        };
+        Ok(Pipe {
+            ends: Some(ends),
+            held: 0,
+            home: Rc::clone(&self.shared),
+        })
+    }
+
+    fn open(&self) -> io::Result<Ends> {
+        let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
+        // Past pipe-user-pages-soft an unprivileged user's pipes are small: slower, still correct.
+        if fcntl_setpipe_size(&write, PIPE_BYTES).is_err() && !self.shared.refused.replace(true) {
+            tracing::warn!(
+                "the kernel gives small pipes only, bulk plain traffic costs more: raise \
+                 fs.pipe-user-pages-soft, or lower `pipes` in [runtime]"
+            );
+        }
+        Ok(Ends { read, write })
+    }
+}
+
+/// A pipe with `held` bytes in it.
+#[derive(Debug)]
+pub struct Pipe {
+    ends: Option<Ends>,
+    held: usize,
+    home: Rc<Shared>,
+}
+
+impl Pipe {
+    /// Bytes that came in and have not left.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// One splice(2) from a socket. `Ok(0)` is the end of the stream.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the socket is empty or the pipe is full: flush first if bytes are held.
+    pub fn fill_from(&mut self, socket: BorrowedFd<'_>, bytes_max: usize) -> io::Result<usize> {
+        let Some(ends) = &self.ends else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        let moved = splice(socket, None, ends.write.as_fd(), None, bytes_max, FLAGS)?;
+        self.held += moved;
+        Ok(moved)
+    }
+
+    /// One splice(2) to a socket.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the socket has no room.
+    pub fn drain_to(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        let Some(ends) = &self.ends else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        let moved = splice(ends.read.as_fd(), None, socket, None, self.held, FLAGS)?;
+        self.held -= moved;
+        Ok(moved)
+    }
+
+    /// What one call to [`fill_from`](Self::fill_from) should ask for at most.
+    #[must_use]
+    pub fn bytes_wanted(&self) -> usize {
+        PIPE_BYTES
+    }
+}
+
+const FLAGS: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        // A pipe with bytes in it would give them to another connection.
+        if let Some(ends) = self.ends.take().filter(|_| self.held == 0) {
+            let mut spare = self.home.spare.borrow_mut();
+            if spare.len() < self.home.spare_max {
+                spare.push(ends);
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use monoio::net::UnixStream;
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use socket2::{SockRef, TcpKeepalive};
+
+use crate::config::SocketOptions;
+use crate::sys;
+
+/// A non-blocking stream socket, TCP or unix.
+///
+/// The monoio handle is a `UnixStream` for both: only its readiness and its close are used, which
+/// ask nothing of the address family, and it is the smallest handle that monoio has.
+/// The descriptor closes when the last readiness operation on it has ended.
+#[derive(Debug)]
+pub struct Socket {
+    stream: UnixStream,
+}
+
+impl Socket {
+    /// Takes a descriptor that is already non-blocking.
+    ///
+    /// # Errors
+    /// On the epoll driver, what epoll_ctl reports.
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        let stream = UnixStream::from_std(std::os::unix::net::UnixStream::from(fd))?;
+        Ok(Self { stream })
+    }
+
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        sys::borrow_stream(&self.stream)
+    }
+
+    /// Waits until a read would not block: bytes, end of stream or an error.
+    ///
+    /// # Errors
+    /// What the poll operation reports; none is known for an open socket.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.stream.readable(false).await
+    }
+
+    /// Waits until a write would not block: room or an error.
+    ///
+    /// # Errors
+    /// As [`readable`](Self::readable).
+    pub async fn writable(&self) -> io::Result<()> {
+        self.stream.writable(false).await
+    }
+
+    /// One recv(2). `Ok(0)` is the end of the stream.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is there; else what the kernel reports.
+    pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (received, _) = rustix::net::recv(self.fd(), buffer, RecvFlags::empty())?;
+        Ok(received)
+    }
+
+    /// One readv(2) over all slices.
+    ///
+    /// # Errors
+    /// As [`try_recv`](Self::try_recv).
+    pub fn try_recv_vectored(&self, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        Ok(rustix::io::readv(self.fd(), slices)?)
+    }
+
+    /// One send(2), which may take fewer bytes than given.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is no room; else what the kernel reports.
+    pub fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(self.fd(), bytes, SendFlags::NOSIGNAL)?)
+    }
+
+    /// One writev(2) over all slices.
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send). SIGPIPE is ignored by the whole process.
+    pub fn try_send_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        Ok(rustix::io::writev(self.fd(), slices)?)
+    }
+
+    /// Sends all bytes, waiting for room as often as needed.
+    ///
+    /// # Errors
+    /// What the kernel reports.
+    pub async fn send_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.try_send(bytes) {
+                Ok(sent) => bytes = bytes.get(sent..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable().await?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends our direction: the peer reads an end of stream after what was sent before.
+    ///
+    /// # Errors
+    /// ENOTCONN when the peer has reset the connection.
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        Ok(rustix::net::shutdown(self.fd(), Shutdown::Write)?)
+    }
+
+    /// Makes the coming close a reset, so that the peer cannot mistake it for a clean end.
+    /// On a unix socket it does nothing: a close there has no other form.
+    pub fn abort_on_close(&self) {
+        // A socket that cannot take the option is beyond caring how it closes.
+        let _ = rustix::net::sockopt::set_socket_linger(self.fd(), Some(Duration::ZERO));
+    }
+
+    /// Takes and clears the socket's pending error (SO_ERROR).
+    ///
+    /// # Errors
+    /// The pending error.
+    pub fn take_error(&self) -> io::Result<()> {
+        SockRef::from(&self.fd()).take_error()?.map_or(Ok(()), Err)
+    }
+}
+
+/// Sets what the configuration asks for. Accepted sockets inherit all of it from their listener
+/// (Linux copies the whole socket), so it costs no system call per connection there.
+///
+/// # Errors
+/// What setsockopt reports.
+pub fn apply_options(socket: &SockRef<'_>, options: &SocketOptions) -> io::Result<()> {
+    if options.tcp_nodelay {
+        socket.set_tcp_nodelay(true)?;
+    }
+    if let Some(keepalive) = options.keepalive {
+        socket.set_tcp_keepalive(
+            &TcpKeepalive::new()
+                .with_time(keepalive.idle)
+                .with_interval(keepalive.interval)
+                .with_retries(keepalive.probes),
+        )?;
+    }
+    if options.user_timeout.is_some() {
+        socket.set_tcp_user_timeout(options.user_timeout)?;
+    }
+    Ok(())
+}

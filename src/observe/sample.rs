@@ -1,0 +1,160 @@
+//! A plan and records for this room's tests.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use crate::config::{
+    AccessLog, Balance, BindAddress, ListenerPlan, Located, LogFormat, LogPlan, Place, Plan,
+    ResolvePlan, RuntimePlan, ServerAddress, ServerPlan, SocketOptions, Steering, Target,
+    UpstreamPlan, Workers,
+};
+use crate::observe::{Address, LegTls, Record, RelayPath, Times, UpstreamSeen};
+use crate::types::{Cause, CoreId, End, GroupId, ListenerId, Phase, ServerId, Side};
+
+pub(crate) fn plan(access: AccessLog, queue_max: usize) -> Arc<Plan> {
+    Arc::new(Plan {
+        runtime: RuntimePlan {
+            workers: Workers::Count(1),
+            drain_timeout: Duration::from_secs(1),
+            handshakes_max: 1,
+            accept_batch: 1,
+            pipes_max: 1,
+        },
+        log: LogPlan {
+            access,
+            format: LogFormat::Json,
+            queue_max,
+        },
+        listeners: vec![listener()],
+        upstreams: vec![upstream()],
+    })
+}
+
+fn listener() -> ListenerPlan {
+    ListenerPlan {
+        name: "database".into(),
+        binds: vec![located(BindAddress::Tcp(([127, 0, 0, 1], 0).into()))],
+        target: Target::Group(GroupId(0)),
+        tls: None,
+        connections_max: 1,
+        backlog: 1,
+        steering: Steering::Kernel,
+        client_hello_timeout: Duration::from_secs(1),
+        handshake_timeout: Duration::from_secs(1),
+        connect_timeout: Duration::from_secs(1),
+        next_upstream_tries: 1,
+        idle_timeout: Duration::from_secs(1),
+        socket: SOCKET,
+    }
+}
+
+fn upstream() -> UpstreamPlan {
+    UpstreamPlan {
+        name: "backend".into(),
+        servers: vec![ServerPlan {
+            address: located(ServerAddress::Name {
+                host: "db.example.org".into(),
+                port: 5432,
+            }),
+            weight: 1,
+        }],
+        balance: Balance::RoundRobin,
+        tls: None,
+        resolve: ResolvePlan {
+            ttl_min: Duration::from_secs(1),
+            ttl_max: Duration::from_secs(1),
+        },
+        socket: SOCKET,
+    }
+}
+
+const SOCKET: SocketOptions = SocketOptions {
+    tcp_nodelay: true,
+    keepalive: None,
+    user_timeout: None,
+};
+
+fn located<T>(value: T) -> Located<T> {
+    Located {
+        value,
+        place: Place::default(),
+    }
+}
+
+/// A connection that was refused before anything was known of it.
+pub(crate) fn bare_record() -> Record {
+    Record {
+        id: 7,
+        core: CoreId(0),
+        listener: ListenerId(0),
+        accepted_at: UNIX_EPOCH + Duration::from_millis(1_582_979_696_789),
+        client: Address::Unix(Arc::new(PathBuf::new())),
+        local: Address::Unix(Arc::new("/run/ringway/db.sock".into())),
+        times: Times::default(),
+        sni: None,
+        downstream_tls: None,
+        group: None,
+        upstream: None,
+        tries: 0,
+        passed_over: Vec::new(),
+        upstream_tls: None,
+        bytes_up: 0,
+        bytes_down: 0,
+        path_up: RelayPath::None,
+        path_down: RelayPath::None,
+        end: Some(End::new(Cause::Limit, Phase::Accept, None)),
+    }
+}
+
+/// A connection of which everything is known.
+pub(crate) fn full_record() -> Record {
+    let millis = |ms, us| Some(Duration::from_millis(ms) + Duration::from_micros(us));
+    Record {
+        id: (3 << 48) | 0x2a,
+        core: CoreId(3),
+        client: Address::Ip("[2001:db8::1]:40000".parse().unwrap()),
+        local: Address::Ip("192.0.2.1:443".parse().unwrap()),
+        times: Times {
+            downstream_handshake: millis(1, 250),
+            connect: millis(0, 7),
+            upstream_handshake: millis(12, 0),
+            first_byte: millis(15, 999),
+            total: Duration::from_secs(61),
+        },
+        sni: Some("db.example.org".into()),
+        downstream_tls: Some(leg("client.example.org")),
+        group: Some(GroupId(0)),
+        upstream: Some(UpstreamSeen {
+            server: ServerId(0),
+            address: Address::Ip("192.0.2.9:5432".parse().unwrap()),
+        }),
+        tries: 2,
+        passed_over: vec![
+            End::new(Cause::Unreachable, Phase::Connect, Some(Side::Upstream))
+                .with_detail("Connection refused"),
+        ],
+        upstream_tls: Some(leg("db.example.org")),
+        bytes_up: 10,
+        bytes_down: 20_000_000_000,
+        path_up: RelayPath::User,
+        path_down: RelayPath::User,
+        end: Some(
+            End::new(Cause::Reset, Phase::Relay, Some(Side::Upstream))
+                .with_detail("Connection reset by peer"),
+        ),
+        ..bare_record()
+    }
+}
+
+fn leg(identity: &str) -> LegTls {
+    LegTls {
+        protocol: Some("TLSv1.3"),
+        cipher: Some("TLS_AES_128_GCM_SHA256"),
+        group: Some("X25519MLKEM768"),
+        alpn: Some("h2".into()),
+        resumed: Some(false),
+        peer_identity: Some(identity.into()),
+        peer_verified: Some(true),
+    }
+}

@@ -1,0 +1,267 @@
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use monoio::time::{Instant, Sleep, sleep};
+
+use super::flow::{Failure, Fault, Flow, Leg, Seen, Sink, Source, Tools};
+use crate::net::CoarseInstant;
+use crate::types::Direction;
+
+/// How a relay ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RelayEnd {
+    /// Both directions came to their clean end.
+    Finished,
+    Failed {
+        failure: Failure,
+        /// The other side's stream had come to its clean end before.
+        told: bool,
+    },
+    /// No byte in either direction for the idle time limit.
+    Idle,
+}
+
+/// After one peer takes no more, what it had sent before may still come for this long.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Carries both directions until the connection has ended. Neither leg is closed: that is the
+/// caller's, who knows what to tell whom.
+pub async fn relay(
+    downstream: &mut Leg,
+    upstream: &mut Leg,
+    tools: &Tools,
+    seen: &Seen,
+    idle_timeout: Duration,
+) -> RelayEnd {
+    let (down_source, down_sink) = halves(downstream);
+    let (up_source, up_sink) = halves(upstream);
+    let up = Flow {
+        direction: Direction::Up,
+        source: down_source,
+        sink: up_sink,
+        tools,
+        seen,
+    };
+    let down = Flow {
+        direction: Direction::Down,
+        source: up_source,
+        sink: down_sink,
+        tools,
+        seen,
+    };
+    let mut up = OneFlow {
+        flow: pin!(up.run()),
+        ended: None,
+    };
+    let mut down = OneFlow {
+        flow: pin!(down.run()),
+        ended: None,
+    };
+    let mut limit = Limit {
+        sleep: pin!(sleep(idle_timeout)),
+        idle_timeout,
+        lingering: false,
+    };
+    poll_fn(|cx| {
+        up.poll(cx);
+        down.poll(cx);
+        match decide(up.ended.as_ref(), down.ended.as_ref()) {
+            Next::End(end) => return Poll::Ready(end),
+            Next::Linger => limit.linger(),
+            Next::GoOn => {}
+        }
+        if limit.is_over(cx, seen) {
+            return Poll::Ready(limit.end(up.ended.as_ref(), down.ended.as_ref()));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+fn halves(leg: &mut Leg) -> (Source<'_>, Sink<'_>) {
+    let Leg {
+        socket,
+        inbound,
+        tls,
+        mid_send,
+    } = leg;
+    let socket = &*socket;
+    match tls {
+        None => (
+            Source {
+                socket,
+                inbound,
+                tls: None,
+            },
+            Sink {
+                socket,
+                tls: None,
+                mid_send,
+            },
+        ),
+        Some(tls) => {
+            let renewal = &tls.renewal;
+            let source = Source {
+                socket,
+                inbound,
+                tls: Some((&mut tls.reader, renewal)),
+            };
+            (
+                source,
+                Sink {
+                    socket,
+                    tls: Some((&mut tls.writer, renewal)),
+                    mid_send,
+                },
+            )
+        }
+    }
+}
+
+type FlowEnd = Result<(), Failure>;
+
+struct OneFlow<F> {
+    flow: F,
+    ended: Option<FlowEnd>,
+}
+
+impl<F: Future<Output = FlowEnd>> OneFlow<Pin<&mut F>> {
+    fn poll(&mut self, cx: &mut Context<'_>) {
+        if self.ended.is_none()
+            && let Poll::Ready(end) = self.flow.as_mut().poll(cx)
+        {
+            self.ended = Some(end);
+        }
+    }
+}
+
+/// What the ends of the two flows so far mean for the connection.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    GoOn,
+    /// Give the other flow a short time to its end.
+    Linger,
+    End(RelayEnd),
+}
+
+/// The close table. A failed source ends both directions at once: what it sent is cut short, and
+/// the other side must learn that. A failed sink leaves the other flow its chance, since a server
+/// may answer and close without having read everything.
+fn decide(up: Option<&FlowEnd>, down: Option<&FlowEnd>) -> Next {
+    let failed = |fault: Option<Fault>| {
+        [up, down]
+            .into_iter()
+            .flatten()
+            .filter_map(|end| end.as_ref().err())
+            .find(move |failure| fault.is_none_or(|fault| failure.fault == fault))
+    };
+    if let Some(failure) = failed(Some(Fault::Source)) {
+        return Next::End(RelayEnd::Failed {
+            failure: failure.clone(),
+            told: false,
+        });
+    }
+    match (up, down, failed(None)) {
+        (Some(_), Some(_), None) => Next::End(RelayEnd::Finished),
+        (Some(up), Some(down), Some(failure)) => {
+            let told = up.is_ok() || down.is_ok();
+            Next::End(RelayEnd::Failed {
+                failure: failure.clone(),
+                told,
+            })
+        }
+        (_, _, Some(_)) => Next::Linger,
+        (_, _, None) => Next::GoOn,
+    }
+}
+
+/// The idle time limit: one timer, moved on only when it fires.
+struct Limit<'a> {
+    sleep: Pin<&'a mut Sleep>,
+    idle_timeout: Duration,
+    lingering: bool,
+}
+
+impl Limit<'_> {
+    fn linger(&mut self) {
+        if !self.lingering {
+            self.lingering = true;
+            self.sleep
+                .as_mut()
+                .reset(Instant::now() + LINGER.min(self.idle_timeout));
+        }
+    }
+
+    fn is_over(&mut self, cx: &mut Context<'_>, seen: &Seen) -> bool {
+        while self.sleep.as_mut().poll(cx).is_ready() {
+            let idle = CoarseInstant::now().saturating_since(seen.last_active.get());
+            if self.lingering || idle >= self.idle_timeout {
+                return true;
+            }
+            self.sleep
+                .as_mut()
+                .reset(Instant::now() + (self.idle_timeout - idle));
+        }
+        false
+    }
+
+    fn end(&self, up: Option<&FlowEnd>, down: Option<&FlowEnd>) -> RelayEnd {
+        let failed = [up, down]
+            .into_iter()
+            .flatten()
+            .find_map(|end| end.as_ref().err());
+        failed.map_or(RelayEnd::Idle, |failure| RelayEnd::Failed {
+            failure: failure.clone(),
+            told: false,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Cause, Side};
+
+    fn failed(fault: Fault) -> FlowEnd {
+        Err(Failure {
+            fault,
+            side: Side::Upstream,
+            cause: Cause::Reset,
+            detail: "reset".into(),
+            alert: None,
+        })
+    }
+
+    #[test]
+    fn every_pair_of_ends_has_its_consequence() {
+        let ends = [
+            None,
+            Some(Ok(())),
+            Some(failed(Fault::Source)),
+            Some(failed(Fault::Sink)),
+        ];
+        let is_end = |next: &Next| matches!(next, Next::End(RelayEnd::Failed { .. }));
+        for up in &ends {
+            for down in &ends {
+                let next = decide(up.as_ref(), down.as_ref());
+                let fault = |end: &Option<FlowEnd>| match end {
+                    Some(Err(failure)) => Some(failure.fault),
+                    _ => None,
+                };
+                match (up, down) {
+                    (Some(Ok(())), Some(Ok(()))) => {
+                        assert_eq!(next, Next::End(RelayEnd::Finished));
+                    }
+                    _ if [fault(up), fault(down)].contains(&Some(Fault::Source)) => {
+                        assert!(is_end(&next), "{up:?} {down:?} gave {next:?}");
+                    }
+                    (Some(_), Some(_)) => assert!(is_end(&next), "{up:?} {down:?} gave {next:?}"),
+                    (Some(Err(_)), None) | (None, Some(Err(_))) => assert_eq!(next, Next::Linger),
+                    _ => assert_eq!(next, Next::GoOn),
+                }
+            }
+        }
+    }
+}

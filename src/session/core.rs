@@ -1,0 +1,160 @@
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustls::ServerConfig;
+
+use super::watch::Watch;
+use crate::config::Plan;
+use crate::net::{Buffers, Pipes};
+use crate::observe::{Record, RecordSender};
+use crate::relay::Tools;
+use crate::tls::ServerTls;
+use crate::types::{CoreId, GroupId, ListenerId};
+use crate::upstream::Group;
+
+/// All that the connections of one core share. It never leaves its thread.
+pub struct Core {
+    pub id: CoreId,
+    pub plan: Arc<Plan>,
+    pub tools: Tools,
+    pub watch: Watch,
+    listeners: Vec<ListenerState>,
+    groups: Vec<Group>,
+    log: RefCell<RecordSender>,
+    records_made: Cell<u64>,
+    live: Cell<usize>,
+    settling: Cell<usize>,
+}
+
+/// What a core is built from.
+pub struct Parts {
+    pub id: CoreId,
+    pub plan: Arc<Plan>,
+    pub listeners: Vec<ListenerState>,
+    pub groups: Vec<Group>,
+    pub log: RecordSender,
+}
+
+/// One listener as one core serves it.
+pub struct ListenerState {
+    pub tls: Option<ListenerTls>,
+    /// Connections of this listener on all cores: the one count that cores share, touched twice a
+    /// connection (docs/decisions/0007-shared-counts.md).
+    pub connections: Arc<AtomicUsize>,
+}
+
+pub struct ListenerTls {
+    pub shared: Arc<ServerTls>,
+    pub config: Arc<ServerConfig>,
+}
+
+impl Core {
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts {
+            id,
+            plan,
+            listeners,
+            groups,
+            log,
+        } = parts;
+        let pipes = Pipes::new(plan.runtime.pipes_max);
+        Self {
+            id,
+            plan,
+            tools: Tools {
+                buffers: Buffers::default(),
+                pipes,
+            },
+            watch: Watch::default(),
+            listeners,
+            groups,
+            log: RefCell::new(log),
+            records_made: Cell::new(0),
+            live: Cell::new(0),
+            settling: Cell::new(0),
+        }
+    }
+
+    #[must_use]
+    pub fn listener(&self, id: ListenerId) -> &ListenerState {
+        &self.listeners[usize::from(id.0)]
+    }
+
+    #[must_use]
+    pub fn group(&self, id: GroupId) -> &Group {
+        &self.groups[usize::from(id.0)]
+    }
+
+    /// Connections that live on this core.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.live.get()
+    }
+
+    pub(super) fn send_record(&self, record: Box<Record>) {
+        self.log.borrow_mut().send(record);
+    }
+
+    /// Core number above, a count below: unique while the process lives.
+    pub(super) fn next_record_id(&self) -> u64 {
+        let count = self.records_made.get() + 1;
+        self.records_made.set(count);
+        (u64::from(self.id.0) << 48) | count
+    }
+
+    pub(super) fn enter(&self, listener: ListenerId) -> Entered<'_> {
+        self.live.set(self.live.get() + 1);
+        let total = self
+            .listener(listener)
+            .connections
+            .fetch_add(1, Ordering::Relaxed)
+            + 1;
+        let admitted = total <= self.plan.listener(listener).connections_max;
+        Entered {
+            core: self,
+            listener,
+            admitted,
+        }
+    }
+
+    /// A place among the handshakes in flight; `None` when all are taken.
+    pub(super) fn settle(&self) -> Option<Settling<'_>> {
+        let settling = self.settling.get();
+        if settling >= self.plan.runtime.handshakes_max {
+            return None;
+        }
+        self.settling.set(settling + 1);
+        Some(Settling { core: self })
+    }
+}
+
+/// A connection's place in the counts, given back on drop.
+pub(super) struct Entered<'a> {
+    core: &'a Core,
+    listener: ListenerId,
+    /// False: the listener has as many connections as it may.
+    pub admitted: bool,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.core.live.set(self.core.live.get() - 1);
+        self.core
+            .listener(self.listener)
+            .connections
+            .fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection between accept and relay that has TLS on a leg.
+pub(super) struct Settling<'a> {
+    core: &'a Core,
+}
+
+impl Drop for Settling<'_> {
+    fn drop(&mut self) {
+        self.core.settling.set(self.core.settling.get() - 1);
+    }
+}

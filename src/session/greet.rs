@@ -1,0 +1,234 @@
+//! The downstream side until it is ready for a server: ClientHello and TLS handshake.
+
+use super::core::{Core, ListenerTls};
+use super::limit::{Interrupted, limit};
+use super::story::Story;
+use super::watch::Seat;
+use crate::config::{ListenerPlan, Target};
+use crate::net::{Buffers, Expect, Inbound, ReceiveError, Socket};
+use crate::observe::LegTls;
+use crate::proto::client_hello::{ClientHello, ClientHelloReader, Progress};
+use crate::proto::record::fatal_alert;
+use crate::relay::Leg;
+use crate::tls::{Engine, Handshake, ServerEngine, TlsLeg, describe_leg, establish};
+use crate::types::{Cause, End, Phase, Side};
+
+/// A client that is ready to be connected to a server.
+pub(super) struct Client {
+    pub leg: Leg,
+    pub hello: Option<ClientHello>,
+    /// What the TLS handshake agreed on.
+    pub alpn: Option<Vec<u8>>,
+}
+
+/// AlertDescriptions (RFC 8446 6.2).
+const UNEXPECTED_MESSAGE: u8 = 10;
+
+pub(super) async fn greet(
+    core: &Core,
+    seat: &Seat<'_>,
+    story: &mut Story<'_>,
+    socket: Socket,
+) -> Result<Client, End> {
+    let plan = core.plan.listener(story.listener);
+    let mut inbound = Inbound::default();
+    let mut hello = None;
+    if plan.tls.is_some() || matches!(plan.target, Target::Routes { .. }) {
+        story.phase = Phase::ClientHello;
+        let read = read_hello(&socket, &core.tools.buffers, &mut inbound, Expect::Bytes);
+        let read = limit(seat, Some(plan.client_hello_timeout), read).await;
+        let read = read.unwrap_or_else(|cut| Err(interrupted(cut, "client_hello_timeout").into()));
+        hello = Some(read.map_err(|refusal| refusal.tell(&socket, story.phase))?);
+        story.record().sni = hello.as_ref().and_then(|hello| hello.server_name.clone());
+    }
+    let Some(tls) = &core.listener(story.listener).tls else {
+        return Ok(Client {
+            leg: Leg::new(socket, inbound, None),
+            hello,
+            alpn: None,
+        });
+    };
+    let (leg, alpn) = handshake(
+        core,
+        seat,
+        story,
+        Greeting {
+            plan,
+            tls,
+            socket,
+            inbound,
+        },
+    )
+    .await?;
+    Ok(Client { leg, hello, alpn })
+}
+
+/// Why a hello is refused, and what the client should be told.
+struct Refusal {
+    cause: Cause,
+    words: String,
+    alert: Option<u8>,
+    side: Option<Side>,
+}
+
+impl Refusal {
+    fn tell(self, socket: &Socket, phase: Phase) -> End {
+        match self.alert {
+            // The connection ends whether or not the alert arrives.
+            Some(alert) => {
+                let _ = socket.try_send(&fatal_alert(alert));
+            }
+            None => socket.abort_on_close(),
+        }
+        End::new(self.cause, phase, self.side).with_detail(self.words)
+    }
+
+    fn client(cause: Cause, words: impl ToString, alert: Option<u8>) -> Self {
+        Self {
+            cause,
+            words: words.to_string(),
+            alert,
+            side: Some(Side::Downstream),
+        }
+    }
+}
+
+async fn read_hello(
+    socket: &Socket,
+    buffers: &Buffers,
+    inbound: &mut Inbound,
+    mut expect: Expect,
+) -> Result<ClientHello, Refusal> {
+    let mut reader = ClientHelloReader::new();
+    loop {
+        match inbound.receive(socket, buffers, expect, false).await {
+            Ok(0) => return Err(closed(inbound)),
+            Ok(_) => {}
+            Err(ReceiveError::Full) => {
+                let words = "a ClientHello longer than 64 KiB";
+                return Err(Refusal::client(
+                    Cause::Protocol,
+                    words,
+                    Some(UNEXPECTED_MESSAGE),
+                ));
+            }
+            Err(ReceiveError::Io(error)) => {
+                return Err(Refusal::client(Cause::Reset, error, None));
+            }
+        }
+        // A buffer with a part of a hello in it is kept: there is nothing to gain by waiting
+        // for the ring before trying again only when nothing came yet.
+        expect = Expect::Nothing;
+        match reader.parse(inbound.bytes()) {
+            Progress::NeedMore => {}
+            Progress::Complete(hello) => return Ok(hello),
+            Progress::NotTls(what) => {
+                let words = format!("{} on a listener that expects TLS", what.words());
+                return Err(Refusal::client(
+                    Cause::Protocol,
+                    words,
+                    Some(UNEXPECTED_MESSAGE),
+                ));
+            }
+            Progress::Invalid(error) => {
+                return Err(Refusal::client(
+                    Cause::Protocol,
+                    error.words(),
+                    Some(error.alert()),
+                ));
+            }
+        }
+    }
+}
+
+fn closed(inbound: &Inbound) -> Refusal {
+    let words = if inbound.is_empty() {
+        "the client closed without sending a byte"
+    } else {
+        "the client closed within its ClientHello"
+    };
+    Refusal::client(Cause::Closed, words, None)
+}
+
+impl From<End> for Refusal {
+    fn from(end: End) -> Self {
+        let words = end.detail.map(Into::into).unwrap_or_default();
+        Self {
+            cause: end.cause,
+            words,
+            alert: None,
+            side: end.side,
+        }
+    }
+}
+
+struct Greeting<'a> {
+    plan: &'a ListenerPlan,
+    tls: &'a ListenerTls,
+    socket: Socket,
+    inbound: Inbound,
+}
+
+async fn handshake(
+    core: &Core,
+    seat: &Seat<'_>,
+    story: &mut Story<'_>,
+    greeting: Greeting<'_>,
+) -> Result<(Leg, Option<Vec<u8>>), End> {
+    let Greeting {
+        plan,
+        tls,
+        socket,
+        mut inbound,
+    } = greeting;
+    story.phase = Phase::DownstreamHandshake;
+    story.record().downstream_tls = Some(LegTls::default());
+    let begun = std::time::Instant::now();
+    let engine = ServerEngine::new(tls.config.clone()).map_err(|error| internal(&error))?;
+    let shaken = Handshake::new(engine, &socket, &core.tools.buffers, &mut inbound).run();
+    let shaken = limit(seat, Some(plan.handshake_timeout), shaken).await;
+    story.record().times.downstream_handshake = Some(begun.elapsed());
+    let engine = match shaken {
+        Ok(Ok(engine)) => engine,
+        Ok(Err(error)) => {
+            let (cause, words) = error.cause_and_words(&[]);
+            return Err(downstream(cause, words));
+        }
+        Err(cut) => {
+            socket.abort_on_close();
+            return Err(End {
+                phase: story.phase,
+                ..interrupted(cut, "handshake_timeout")
+            });
+        }
+    };
+    let peer = tls
+        .shared
+        .peer(engine.common().peer_certificates(), &engine.bound());
+    story.record().downstream_tls = Some(describe_leg(engine.common(), &peer));
+    debug_assert!(
+        peer.allowed,
+        "the handshake refuses what allow_identities does not name"
+    );
+    let alpn = engine.common().alpn_protocol().map(<[u8]>::to_vec);
+    let leg: TlsLeg = establish(engine).map_err(|error| internal(&error))?;
+    Ok((Leg::new(socket, inbound, Some(leg)), alpn))
+}
+
+fn internal(error: &rustls::Error) -> End {
+    End::new(Cause::Internal, Phase::DownstreamHandshake, None).with_detail(error.to_string())
+}
+
+fn downstream(cause: Cause, words: String) -> End {
+    End::new(cause, Phase::DownstreamHandshake, Some(Side::Downstream)).with_detail(words)
+}
+
+/// The phase is the caller's to fill in.
+pub(super) fn interrupted(cut: Interrupted, limit: &'static str) -> End {
+    match cut {
+        Interrupted::Timeout => {
+            End::new(Cause::Timeout, Phase::ClientHello, Some(Side::Downstream)).with_detail(limit)
+        }
+        Interrupted::Shutdown => End::new(Cause::Shutdown, Phase::ClientHello, None),
+    }
+}

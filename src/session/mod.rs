@@ -1,0 +1,13 @@
+//! One connection's story from top to bottom: hello, handshake, route, upstream, relay, end.
+
+mod core;
+mod greet;
+mod limit;
+mod relaying;
+mod route;
+mod story;
+mod watch;
+
+pub use core::{Core, ListenerState, ListenerTls, Parts};
+pub use story::serve;
+pub use watch::{RunState, Seat, Watch};

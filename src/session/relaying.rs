@@ -1,0 +1,66 @@
+//! The relay phase: run it, tell each side how it ended, note what was seen.
+
+use super::core::Core;
+use super::limit::limit;
+use super::story::Story;
+use super::watch::Seat;
+use crate::relay::{Failure, Leg, RelayEnd, Seen, relay};
+use crate::types::{Cause, End, Phase, Side};
+
+pub(super) async fn relaying(
+    core: &Core,
+    seat: &Seat<'_>,
+    story: &mut Story<'_>,
+    (mut client, mut server): (Leg, Leg),
+) -> End {
+    let seen = Seen::default();
+    let idle_timeout = core.plan.listener(story.listener).idle_timeout;
+    let carried = relay(&mut client, &mut server, &core.tools, &seen, idle_timeout);
+    let ended = limit(seat, None, carried).await;
+    note(story, &seen);
+    match ended {
+        Ok(RelayEnd::Finished) => End::new(Cause::Finished, Phase::Relay, None),
+        Ok(RelayEnd::Failed { failure, told }) => {
+            tell(&mut client, &mut server, &failure, told);
+            End::new(failure.cause, Phase::Relay, Some(failure.side)).with_detail(failure.detail)
+        }
+        Ok(RelayEnd::Idle) => {
+            abort_both(&mut client, &mut server);
+            End::new(Cause::Timeout, Phase::Relay, None).with_detail("idle_timeout")
+        }
+        Err(_) => {
+            abort_both(&mut client, &mut server);
+            End::new(Cause::Shutdown, Phase::Relay, None).with_detail("drain_timeout")
+        }
+    }
+}
+
+fn note(story: &mut Story<'_>, seen: &Seen) {
+    let begun = story.begun();
+    let record = story.record();
+    record.bytes_up = seen.bytes_up.get();
+    record.bytes_down = seen.bytes_down.get();
+    record.path_up = seen.path_up.get();
+    record.path_down = seen.path_down.get();
+    record.times.first_byte = seen.first_byte.get().map(|at| at.duration_since(begun));
+}
+
+/// The failing side learns why where TLS has a word for it; the other side must not take the
+/// failure for a clean end, unless its own stream had come to one before (`told`).
+fn tell(client: &mut Leg, server: &mut Leg, failure: &Failure, told: bool) {
+    let (failed, other) = match failure.side {
+        Side::Downstream => (client, server),
+        Side::Upstream => (server, client),
+    };
+    failed.abort(failure.alert);
+    if told {
+        other.discard_received();
+    } else {
+        other.abort(None);
+    }
+}
+
+fn abort_both(client: &mut Leg, server: &mut Leg) {
+    client.abort(None);
+    server.abort(None);
+}

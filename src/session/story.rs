@@ -1,0 +1,243 @@
+use std::rc::Rc;
+use std::time::{Instant, SystemTime};
+
+use super::core::{Core, Entered};
+use super::greet::{Client, greet, interrupted};
+use super::limit::limit;
+use super::relaying::relaying;
+use super::route::route;
+use super::watch::{RunState, Seat};
+use crate::net::{Accepted, PeerAddress, Socket};
+use crate::observe::{Address, Record, RelayPath, Times, UpstreamSeen};
+use crate::relay::Leg;
+use crate::types::{Cause, CoreId, End, ListenerId, Phase, Side};
+use crate::upstream::{Attempts, Request, connect};
+
+/// Serves one accepted connection to its end, and writes its record.
+pub async fn serve(core: Rc<Core>, listener: ListenerId, accepted: Accepted) {
+    let seat = core.watch.seat();
+    let Accepted {
+        socket,
+        client,
+        local,
+    } = accepted;
+    let mut story = Story::begin(&core, listener, (client, local));
+    let end = run(&core, &seat, &mut story, socket).await;
+    story.finish(end);
+}
+
+/// A connection's record in the making. It is sent when the story ends, however it ends.
+pub(super) struct Story<'a> {
+    core: &'a Core,
+    entered: Entered<'a>,
+    begun: Instant,
+    record: Option<Box<Record>>,
+    pub listener: ListenerId,
+    pub phase: Phase,
+}
+
+impl<'a> Story<'a> {
+    fn begin(core: &'a Core, listener: ListenerId, ends: (PeerAddress, PeerAddress)) -> Self {
+        let (client, local) = ends;
+        let record = empty_record(core.next_record_id(), core.id, listener);
+        let record = Record {
+            client: address(client),
+            local: address(local),
+            ..record
+        };
+        Self {
+            core,
+            entered: core.enter(listener),
+            begun: Instant::now(),
+            record: Some(Box::new(record)),
+            listener,
+            phase: Phase::Accept,
+        }
+    }
+
+    /// The record, until the story is finished.
+    pub(super) fn record(&mut self) -> &mut Record {
+        let Self {
+            core,
+            listener,
+            record,
+            ..
+        } = self;
+        record.get_or_insert_with(|| {
+            Box::new(empty_record(core.next_record_id(), core.id, *listener))
+        })
+    }
+
+    pub(super) fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    fn finish(mut self, end: End) {
+        self.close(end);
+    }
+
+    fn close(&mut self, end: End) {
+        if let Some(mut record) = self.record.take() {
+            record.times.total = self.begun.elapsed();
+            record.end = Some(end);
+            self.core.send_record(record);
+        }
+    }
+}
+
+impl Drop for Story<'_> {
+    fn drop(&mut self) {
+        if self.record.is_some() {
+            let cause = match self.core.watch.state() {
+                RunState::Closing => Cause::Shutdown,
+                RunState::Running | RunState::Draining => Cause::Internal,
+            };
+            self.close(End::new(cause, self.phase, None).with_detail("dropped unfinished"));
+        }
+    }
+}
+
+fn empty_record(id: u64, core: CoreId, listener: ListenerId) -> Record {
+    let nowhere = Address::Unix(std::sync::Arc::default());
+    Record {
+        id,
+        core,
+        listener,
+        accepted_at: SystemTime::now(),
+        client: nowhere.clone(),
+        local: nowhere,
+        times: Times::default(),
+        sni: None,
+        downstream_tls: None,
+        group: None,
+        upstream: None,
+        tries: 0,
+        passed_over: Vec::new(),
+        upstream_tls: None,
+        bytes_up: 0,
+        bytes_down: 0,
+        path_up: RelayPath::None,
+        path_down: RelayPath::None,
+        end: None,
+    }
+}
+
+fn address(peer: PeerAddress) -> Address {
+    match peer {
+        PeerAddress::Ip(address) => Address::Ip(address),
+        PeerAddress::Unix(path) => Address::Unix(path),
+    }
+}
+
+async fn run(core: &Core, seat: &Seat<'_>, story: &mut Story<'_>, socket: Socket) -> End {
+    match settle(core, seat, story, socket).await {
+        Ok((client, server)) => {
+            story.phase = Phase::Relay;
+            relaying(core, seat, story, (client, server)).await
+        }
+        Err(end) => end,
+    }
+}
+
+/// All that comes before the first byte is relayed: both legs, or why not.
+async fn settle(
+    core: &Core,
+    seat: &Seat<'_>,
+    story: &mut Story<'_>,
+    socket: Socket,
+) -> Result<(Leg, Leg), End> {
+    if !story.entered.admitted {
+        socket.abort_on_close();
+        return Err(over_limit("max_connections of the listener is reached"));
+    }
+    let _settling = if has_tls(core, story.listener) {
+        let Some(settling) = core.settle() else {
+            socket.abort_on_close();
+            return Err(over_limit("max_handshakes of the core is reached"));
+        };
+        Some(settling)
+    } else {
+        None
+    };
+    let mut client = greet(core, seat, story, socket).await?;
+    let server = reach(core, seat, story, &client).await;
+    if let Err(end) = &server {
+        client.leg.abort(Some(alert_for(end)));
+    }
+    server.map(|server| (client.leg, server))
+}
+
+fn over_limit(words: &'static str) -> End {
+    End::new(Cause::Limit, Phase::Accept, None).with_detail(words)
+}
+
+fn has_tls(core: &Core, listener: ListenerId) -> bool {
+    let plan = core.plan.listener(listener);
+    let mut groups = plan.target.groups();
+    plan.tls.is_some() || groups.any(|group| core.plan.upstream(group).tls.is_some())
+}
+
+const ALERT_INTERNAL_ERROR: u8 = 80;
+const ALERT_UNRECOGNIZED_NAME: u8 = 112;
+
+/// What a client is told that cannot be connected (RFC 8446 6.2).
+fn alert_for(end: &End) -> u8 {
+    if end.cause == Cause::NoRoute {
+        ALERT_UNRECOGNIZED_NAME
+    } else {
+        ALERT_INTERNAL_ERROR
+    }
+}
+
+async fn reach(
+    core: &Core,
+    seat: &Seat<'_>,
+    story: &mut Story<'_>,
+    client: &Client,
+) -> Result<Leg, End> {
+    let plan = core.plan.listener(story.listener);
+    let group = route(&plan.target, client.hello.as_ref()).ok_or_else(|| no_route(client))?;
+    story.record().group = Some(group);
+    story.phase = Phase::Connect;
+    let request = Request {
+        group: core.group(group),
+        buffers: &core.tools.buffers,
+        connect_timeout: plan.connect_timeout,
+        tries_max: plan.next_upstream_tries,
+        alpn: client.alpn.as_deref(),
+    };
+    let mut attempts = Attempts::default();
+    let connected = limit(seat, None, connect(&request, &mut attempts)).await;
+    note(story, attempts);
+    let connected = connected.unwrap_or_else(|cut| Err(interrupted(cut, "")));
+    let connected = connected.map_err(|end| match end.cause {
+        Cause::Shutdown => End {
+            phase: Phase::Connect,
+            ..end
+        },
+        _ => end,
+    })?;
+    Ok(Leg::new(connected.socket, connected.inbound, connected.tls))
+}
+
+fn no_route(client: &Client) -> End {
+    let name = client
+        .hello
+        .as_ref()
+        .and_then(|hello| hello.server_name.as_deref());
+    let words = format!("no route for the server name {}", name.unwrap_or("(none)"));
+    End::new(Cause::NoRoute, Phase::ClientHello, Some(Side::Downstream)).with_detail(words)
+}
+
+fn note(story: &mut Story<'_>, attempts: Attempts) {
+    let record = story.record();
+    record.tries = attempts.tries;
+    record.passed_over = attempts.passed_over;
+    record.upstream_tls = attempts.tls;
+    record.times.connect = attempts.connect;
+    record.times.upstream_handshake = attempts.handshake;
+    record.upstream = attempts.last.map(|(server, peer)| UpstreamSeen {
+        server,
+        address: address(peer),
+    });
+}

@@ -1,0 +1,175 @@
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use rustls::client::Resumption;
+use rustls::pki_types::{CertificateDer, IpAddr, ServerName};
+use rustls::sign::SingleCertAndKey;
+use webpki::KeyUsage;
+
+use super::acceptor::RustlsTime;
+use super::bound::PeerBound;
+use super::identity::PeerSeen;
+use super::material::{self, MaterialError};
+use super::policy;
+use super::sessions::ClientSessions;
+use super::tickets::Clock;
+use super::verify::{ChainRules, ServerVerifier};
+use crate::config::{Located, ServerAddress, UpstreamAlpn, UpstreamTls};
+use crate::types::unix_now;
+
+/// TLS of one upstream group: built once, shared by all cores.
+///
+/// The configurations of all its endpoints share one verifier and one client certificate, which
+/// rustls compares before it resumes a session.
+#[derive(Debug)]
+pub struct ClientTls {
+    base: ClientConfig,
+    server_name: Option<Located<String>>,
+    verify: bool,
+    alpn: UpstreamAlpn,
+    session_reuse: bool,
+    clock: Clock,
+}
+
+/// One server of a group on one core.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    pub config: Arc<ClientConfig>,
+    /// For SNI and for the check of the certificate's names.
+    pub name: ServerName<'static>,
+}
+
+impl ClientTls {
+    /// # Errors
+    /// A file cannot be used; the error says which, why, and what to do.
+    pub fn new(plan: &UpstreamTls) -> Result<Self, MaterialError> {
+        Self::with_clock(plan, unix_now)
+    }
+
+    pub(super) fn with_clock(plan: &UpstreamTls, clock: Clock) -> Result<Self, MaterialError> {
+        let provider = policy::provider(&plan.policy);
+        let algorithms = provider.signature_verification_algorithms;
+        let verifier = ServerVerifier {
+            rules: chain_rules(plan, algorithms)?,
+            algorithms,
+        };
+        let builder = ClientConfig::builder_with_details(provider, Arc::new(RustlsTime(clock)))
+            .with_protocol_versions(&policy::versions(plan.policy.versions))
+            .map_err(|_| policy::unusable(&plan.policy))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let mut base = match &plan.client_certificate {
+            Some(certificate) => builder.with_client_cert_resolver(Arc::new(
+                SingleCertAndKey::from(material::certified_key(certificate)?),
+            )),
+            None => builder.with_no_client_auth(),
+        };
+        base.enable_secret_extraction = true;
+        base.resumption = Resumption::disabled();
+        if let UpstreamAlpn::Fixed(protocols) = &plan.alpn {
+            base.alpn_protocols.clone_from(protocols);
+        }
+        let tls = Self {
+            base,
+            server_name: plan.server_name.clone(),
+            verify: plan.verify,
+            alpn: plan.alpn.clone(),
+            session_reuse: plan.session_reuse,
+            clock,
+        };
+        tls.configured_name()?;
+        Ok(tls)
+    }
+
+    /// A core's own copy for one server, with its own session store. Call it on the core's thread,
+    /// once per server, and keep the result: the sessions live as long as it does.
+    ///
+    /// # Errors
+    /// There is no name to verify the server's certificate by.
+    pub fn for_endpoint(&self, server: &ServerAddress) -> Result<Endpoint, MaterialError> {
+        let name = self.name_for(server)?;
+        let mut config = self.base.clone();
+        if self.session_reuse {
+            config.resumption = Resumption::store(Arc::new(ClientSessions::new(self.clock)));
+        }
+        Ok(Endpoint {
+            config: Arc::new(config),
+            name,
+        })
+    }
+
+    /// The protocols to offer, for `new_with_alpn`. `from_client`: what the listener agreed on.
+    #[must_use]
+    pub fn alpn(&self, from_client: Option<&[u8]>) -> Vec<Vec<u8>> {
+        match &self.alpn {
+            UpstreamAlpn::FromClient => from_client.map(<[u8]>::to_vec).into_iter().collect(),
+            UpstreamAlpn::Fixed(protocols) => protocols.clone(),
+        }
+    }
+
+    /// The server of a finished handshake, full or resumed: `certificates` are the connection's
+    /// `peer_certificates()`, `bound` is the one that its calls ran under.
+    #[must_use]
+    pub fn peer(&self, certificates: Option<&[CertificateDer<'_>]>, bound: &PeerBound) -> PeerSeen {
+        PeerSeen::judge(certificates, bound, &[])
+    }
+
+    pub(super) fn name_for(
+        &self,
+        server: &ServerAddress,
+    ) -> Result<ServerName<'static>, MaterialError> {
+        if let Some(name) = self.configured_name()? {
+            return Ok(name);
+        }
+        match server {
+            ServerAddress::Ip(address) => Ok(ServerName::IpAddress(address.ip().into())),
+            ServerAddress::Name { host, .. } => ServerName::try_from(host.clone())
+                .map_err(|_| unusable_name(MaterialError::nowhere, host)),
+            // Never looked at, and an IP address is not sent as SNI.
+            ServerAddress::Unix(_) if !self.verify => Ok(ServerName::IpAddress(IpAddr::from(
+                std::net::Ipv4Addr::UNSPECIFIED,
+            ))),
+            ServerAddress::Unix(path) => Err(MaterialError::nowhere(format!(
+                "no name to verify the certificate of unix:{} by",
+                path.display()
+            ))
+            .with_cure("set server_name to the name in the server's certificate")),
+        }
+    }
+
+    fn configured_name(&self) -> Result<Option<ServerName<'static>>, MaterialError> {
+        let parse = |name: &Located<String>| {
+            ServerName::try_from(name.value.clone())
+                .map_err(|_| unusable_name(|what| MaterialError::at(name, what), &name.value))
+        };
+        self.server_name.as_ref().map(parse).transpose()
+    }
+}
+
+fn unusable_name(error: impl FnOnce(String) -> MaterialError, name: &str) -> MaterialError {
+    error(format!("`{name}` is neither a DNS name nor an IP address"))
+        .with_cure("set server_name to the name in the server's certificate")
+}
+
+fn chain_rules(
+    plan: &UpstreamTls,
+    algorithms: rustls::crypto::WebPkiSupportedAlgorithms,
+) -> Result<Option<ChainRules>, MaterialError> {
+    if !plan.verify {
+        return Ok(None);
+    }
+    let revocation_lists = match &plan.crl {
+        Some(file) => material::revocation_lists(file)?,
+        None => Vec::new(),
+    };
+    Ok(Some(ChainRules {
+        anchors: material::trust_anchors(&plan.trust)?,
+        revocation_lists: revocation_lists
+            .into_iter()
+            .map(|list| list.parsed)
+            .collect(),
+        depth_max: plan.verify_depth,
+        usage: KeyUsage::server_auth(),
+        algorithms,
+    }))
+}

@@ -1,0 +1,423 @@
+//! Drives one rustls handshake over a socket, server's or client's part alike.
+//!
+//! rustls is given one record at a time, so that when the handshake is over every byte behind it
+//! is still sealed in our buffer: the record layer goes on from exactly there. What rustls wants
+//! to send is gathered and goes out in one send per flight.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::server::{ServerConfig, ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
+use rustls::{CommonState, ExtractedSecrets, HandshakeKind, ProtocolVersion};
+
+use super::bound::{PeerBound, with_peer_bound};
+use super::connector::Endpoint;
+use super::identity::PeerSeen;
+use super::reason::{failure, foreign_protocol};
+use super::record::{HEADER_BYTES, Opener, Sealer, record_bytes};
+use super::stream::{Kernel, Renewal, TlsLeg, TlsReader, TlsWriter};
+use crate::net::{Buffer, Buffers, Expect, Inbound, LARGE_BYTES, ReceiveError, Socket};
+use crate::observe::LegTls;
+use crate::types::Cause;
+
+/// Why a handshake did not come to its end.
+#[derive(Debug)]
+pub enum HandshakeError {
+    /// rustls refuses the peer, or the peer sent an alert. Our alert has been sent.
+    Tls(rustls::Error),
+    /// The peer ended the stream.
+    Closed,
+    Io(io::Error),
+    /// The peer's flight is longer than any honest one.
+    TooLong,
+}
+
+impl HandshakeError {
+    /// For the record. `first_bytes`: what the peer sent and rustls did not take, which tells a
+    /// peer that speaks something else from one that breaks TLS.
+    #[must_use]
+    pub fn cause_and_words(&self, first_bytes: &[u8]) -> (Cause, String) {
+        match self {
+            Self::Tls(error) => {
+                let (cause, words) = failure(error);
+                match foreign_protocol(first_bytes) {
+                    Some(foreign) if cause == Cause::Protocol => {
+                        (cause, format!("the peer speaks {foreign}, not TLS"))
+                    }
+                    _ => (cause, words),
+                }
+            }
+            Self::Closed => (Cause::Closed, "the peer closed during the handshake".into()),
+            Self::Io(error) => (Cause::Reset, error.to_string()),
+            Self::TooLong => (
+                Cause::Protocol,
+                "a handshake flight of more than 64 KiB".into(),
+            ),
+        }
+    }
+}
+
+/// What the record says of a finished handshake.
+#[must_use]
+pub fn describe_leg(common: &CommonState, peer: &PeerSeen) -> LegTls {
+    let group = common.negotiated_key_exchange_group();
+    LegTls {
+        protocol: match common.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => Some("TLSv1.2"),
+            Some(ProtocolVersion::TLSv1_3) => Some("TLSv1.3"),
+            _ => None,
+        },
+        cipher: common
+            .negotiated_cipher_suite()
+            .and_then(|suite| suite.suite().as_str()),
+        group: group.and_then(|group| group.name().as_str()),
+        alpn: common
+            .alpn_protocol()
+            .map(|name| String::from_utf8_lossy(name).into()),
+        resumed: common
+            .handshake_kind()
+            .map(|kind| kind == HandshakeKind::Resumed),
+        peer_identity: peer
+            .identity
+            .as_ref()
+            .map(|identity| identity.describe().into()),
+        peer_verified: peer.identity.as_ref().map(|_| peer.verified),
+    }
+}
+
+/// rustls names TLS 1.3 suites with a prefix of its own.
+fn iana_name(suite: rustls::CipherSuite) -> Option<&'static str> {
+    match suite {
+        rustls::CipherSuite::TLS13_AES_128_GCM_SHA256 => Some("TLS_AES_128_GCM_SHA256"),
+        rustls::CipherSuite::TLS13_AES_256_GCM_SHA384 => Some("TLS_AES_256_GCM_SHA384"),
+        rustls::CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => Some("TLS_CHACHA20_POLY1305_SHA256"),
+        other => other.as_str(),
+    }
+}
+
+/// One end of a handshake: what differs between server and client.
+pub trait Engine {
+    type Data;
+
+    fn process<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+
+    fn common(&self) -> &CommonState;
+
+    /// What the connection's sessions are bound to, as far as the handshake has come.
+    fn bound(&self) -> PeerBound;
+
+    /// # Errors
+    /// What rustls reports: none is known for a finished handshake.
+    fn into_kernel(self) -> Result<(ExtractedSecrets, Kernel), rustls::Error>;
+}
+
+/// The server's end.
+pub struct ServerEngine {
+    connection: UnbufferedServerConnection,
+    bound: PeerBound,
+}
+
+impl ServerEngine {
+    /// # Errors
+    /// What rustls reports: none is known for a configuration that was built.
+    pub fn new(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
+        let connection = UnbufferedServerConnection::new(config)?;
+        Ok(Self {
+            connection,
+            bound: PeerBound::default(),
+        })
+    }
+}
+
+impl Engine for ServerEngine {
+    type Data = ServerConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        let connection = &mut self.connection;
+        with_peer_bound(&mut self.bound, || connection.process_tls_records(bytes))
+    }
+
+    fn common(&self) -> &CommonState {
+        &self.connection
+    }
+
+    fn bound(&self) -> PeerBound {
+        self.bound
+    }
+
+    fn into_kernel(self) -> Result<(ExtractedSecrets, Kernel), rustls::Error> {
+        let (secrets, kernel) = self.connection.dangerous_into_kernel_connection()?;
+        Ok((secrets, Kernel::Server(Box::new(kernel))))
+    }
+}
+
+/// The client's end.
+pub struct ClientEngine {
+    connection: UnbufferedClientConnection,
+    bound: PeerBound,
+}
+
+impl ClientEngine {
+    /// Takes a session from the configuration's store, if one is there.
+    ///
+    /// # Errors
+    /// What rustls reports: none is known for a configuration that was built.
+    pub fn new(endpoint: Endpoint, alpn: Vec<Vec<u8>>) -> Result<Self, rustls::Error> {
+        let mut bound = PeerBound::default();
+        let connection = with_peer_bound(&mut bound, || {
+            UnbufferedClientConnection::new_with_alpn(endpoint.config, endpoint.name, alpn)
+        })?;
+        Ok(Self { connection, bound })
+    }
+}
+
+impl Engine for ClientEngine {
+    type Data = ClientConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        let connection = &mut self.connection;
+        with_peer_bound(&mut self.bound, || connection.process_tls_records(bytes))
+    }
+
+    fn common(&self) -> &CommonState {
+        &self.connection
+    }
+
+    fn bound(&self) -> PeerBound {
+        self.bound
+    }
+
+    fn into_kernel(self) -> Result<(ExtractedSecrets, Kernel), rustls::Error> {
+        let (secrets, kernel) = self.connection.dangerous_into_kernel_connection()?;
+        Ok((secrets, Kernel::Client(Box::new(kernel))))
+    }
+}
+
+/// A handshake in progress: the engine, and both directions' bytes.
+pub struct Handshake<'a, E> {
+    engine: E,
+    socket: &'a Socket,
+    buffers: &'a Buffers,
+    inbound: &'a mut Inbound,
+    outbound: Outbound,
+    /// Bytes at the front of `inbound` that the engine has been shown.
+    shown: usize,
+}
+
+/// What the engine wants next.
+enum Step {
+    Again,
+    NeedMore,
+    Complete,
+    Closed,
+    Failed(rustls::Error),
+}
+
+impl<'a, E: Engine> Handshake<'a, E> {
+    /// `inbound` may already hold the beginning of the peer's first flight, and holds what came
+    /// after its last one when the handshake is over.
+    pub fn new(
+        engine: E,
+        socket: &'a Socket,
+        buffers: &'a Buffers,
+        inbound: &'a mut Inbound,
+    ) -> Self {
+        Self {
+            engine,
+            socket,
+            buffers,
+            inbound,
+            outbound: Outbound::default(),
+            shown: 0,
+        }
+    }
+
+    /// Runs to the end and returns the engine, ready for [`establish`].
+    ///
+    /// # Errors
+    /// [`HandshakeError`].
+    pub async fn run(mut self) -> Result<E, HandshakeError> {
+        loop {
+            match self.step()? {
+                Step::Again => {}
+                Step::NeedMore => {
+                    self.flush().await?;
+                    self.show_another_record().await?;
+                }
+                Step::Complete => {
+                    self.flush().await?;
+                    return Ok(self.engine);
+                }
+                Step::Closed => return Err(HandshakeError::Closed),
+                Step::Failed(error) => {
+                    self.send_alert();
+                    return Err(HandshakeError::Tls(error));
+                }
+            }
+        }
+    }
+
+    fn step(&mut self) -> Result<Step, HandshakeError> {
+        let shown = self
+            .inbound
+            .bytes_mut()
+            .get_mut(..self.shown)
+            .unwrap_or(&mut []);
+        let UnbufferedStatus { discard, state } = self.engine.process(shown);
+        let step = match state {
+            Err(error) => Step::Failed(error),
+            Ok(ConnectionState::EncodeTlsData(data)) => {
+                self.outbound.encode(data, self.buffers)?;
+                Step::Again
+            }
+            Ok(ConnectionState::TransmitTlsData(transmit)) => {
+                transmit.done();
+                Step::Again
+            }
+            Ok(ConnectionState::BlockedHandshake) => Step::NeedMore,
+            Ok(ConnectionState::WriteTraffic(_)) => Step::Complete,
+            Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Step::Closed,
+            // Early data is never accepted, and traffic is never shown to the engine.
+            Ok(_) => Step::Failed(rustls::Error::General(
+                "traffic within the handshake".into(),
+            )),
+        };
+        self.inbound.consume(discard);
+        self.shown -= discard;
+        // A server may write before it has read the client's Finished; we do not.
+        let early = matches!(step, Step::Complete) && self.engine.common().is_handshaking();
+        Ok(if early { Step::NeedMore } else { step })
+    }
+
+    async fn flush(&mut self) -> Result<(), HandshakeError> {
+        if let Some(flight) = self.outbound.take() {
+            self.socket
+                .send_all(flight.bytes())
+                .await
+                .map_err(HandshakeError::Io)?;
+        }
+        Ok(())
+    }
+
+    async fn show_another_record(&mut self) -> Result<(), HandshakeError> {
+        loop {
+            if let Some(bytes) = self.next_record() {
+                self.shown += bytes;
+                return Ok(());
+            }
+            let received = self
+                .inbound
+                .receive(self.socket, self.buffers, Expect::Nothing, false)
+                .await;
+            match received {
+                Ok(0) => return Err(HandshakeError::Closed),
+                Ok(_) => {}
+                Err(ReceiveError::Full) => return Err(HandshakeError::TooLong),
+                Err(ReceiveError::Io(error)) => return Err(HandshakeError::Io(error)),
+            }
+        }
+    }
+
+    /// Bytes of the next whole record. What cannot be a record is shown as it is: rustls then
+    /// says what is wrong with it, and makes the alert.
+    fn next_record(&self) -> Option<usize> {
+        let bytes = self.inbound.bytes().get(self.shown..).unwrap_or(&[]);
+        let plausible = bytes.first().is_none_or(|code| (20..=24).contains(code))
+            && bytes.get(1).is_none_or(|major| *major == 3);
+        match record_bytes(bytes) {
+            Ok(Some(whole)) if plausible => (whole <= bytes.len()).then_some(whole),
+            Ok(None) if plausible => None,
+            _ => (bytes.len() >= HEADER_BYTES).then_some(bytes.len()),
+        }
+    }
+
+    /// The alert that rustls has ready, sent as far as the socket takes it at once.
+    fn send_alert(&mut self) {
+        loop {
+            let UnbufferedStatus { state, .. } = self.engine.process(&mut []);
+            match state {
+                Ok(ConnectionState::EncodeTlsData(data)) => {
+                    if self.outbound.encode(data, self.buffers).is_err() {
+                        break;
+                    }
+                }
+                _ => break,
+            }
+        }
+        if let Some(flight) = self.outbound.take() {
+            // The handshake has failed: that the alert may not arrive changes nothing.
+            let _ = self.socket.try_send(flight.bytes());
+        }
+    }
+}
+
+/// What goes out with the next send.
+#[derive(Default)]
+struct Outbound {
+    buffer: Option<Buffer>,
+    end: usize,
+}
+
+struct Flight {
+    buffer: Buffer,
+    end: usize,
+}
+
+impl Flight {
+    fn bytes(&self) -> &[u8] {
+        self.buffer.get(..self.end).unwrap_or(&[])
+    }
+}
+
+impl Outbound {
+    fn encode<Data>(
+        &mut self,
+        mut data: EncodeTlsData<'_, Data>,
+        buffers: &Buffers,
+    ) -> Result<(), HandshakeError> {
+        loop {
+            let end = self.end;
+            let buffer = self.buffer.get_or_insert_with(|| buffers.small());
+            match data.encode(buffer.get_mut(end..).unwrap_or(&mut [])) {
+                Ok(written) => {
+                    self.end += written;
+                    return Ok(());
+                }
+                Err(EncodeError::InsufficientSize(_)) if buffer.len() < LARGE_BYTES => {
+                    let mut large = buffers.large();
+                    large[..end].copy_from_slice(&buffer[..end]);
+                    self.buffer = Some(large);
+                }
+                Err(_) => return Err(HandshakeError::TooLong),
+            }
+        }
+    }
+
+    fn take(&mut self) -> Option<Flight> {
+        let end = std::mem::take(&mut self.end);
+        self.buffer
+            .take()
+            .filter(|_| end > 0)
+            .map(|buffer| Flight { buffer, end })
+    }
+}
+
+/// Turns a finished handshake into a leg with our record layer.
+///
+/// # Errors
+/// What rustls reports; a cipher that the record layer has not got.
+pub fn establish<E: Engine>(engine: E) -> Result<TlsLeg, rustls::Error> {
+    let tls13 = engine.common().protocol_version() == Some(ProtocolVersion::TLSv1_3);
+    let bound = engine.bound();
+    let (secrets, kernel) = engine.into_kernel()?;
+    let unknown = |_| rustls::Error::General("a cipher without a record layer".into());
+    let opener = Opener::new(&secrets.rx.1, secrets.rx.0, tls13).map_err(unknown)?;
+    let sealer = Sealer::new(&secrets.tx.1, secrets.tx.0, tls13).map_err(unknown)?;
+    Ok(TlsLeg {
+        reader: TlsReader::new(opener),
+        writer: TlsWriter::new(sealer),
+        renewal: Renewal::new(kernel, bound, tls13),
+    })
+}

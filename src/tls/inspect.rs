@@ -1,0 +1,4 @@
+use crate::config::{Diagnostic, Plan};
+pub fn inspect(_plan: &Plan) -> Vec<Diagnostic> {
+    vec![]
+}

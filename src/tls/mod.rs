@@ -1,0 +1,41 @@
+//! TLS on both legs: what the files hold, who may connect, which sessions may be resumed.
+//!
+//! The room builds rustls's configurations and judges its errors; it moves no bytes. Building
+//! happens once per listener ([`ServerTls`]) or upstream group ([`ClientTls`]) and is shared by all
+//! cores; each core then takes its own configuration from it.
+//!
+//! Every call into rustls for one connection runs inside [`with_peer_bound`], so that what the
+//! connection may leave behind (a ticket, a cached session) ends with the peer's certificate.
+
+mod acceptor;
+mod bound;
+mod certificate;
+mod connector;
+mod handshake;
+mod identity;
+mod inspect;
+mod material;
+mod policy;
+mod reason;
+mod record;
+mod resolver;
+mod sessions;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod tickets;
+mod verify;
+
+pub use acceptor::ServerTls;
+pub use bound::{PeerBound, with_peer_bound};
+pub use connector::{ClientTls, Endpoint};
+pub use handshake::{
+    ClientEngine, Engine, Handshake, HandshakeError, ServerEngine, describe_leg, establish,
+};
+pub use identity::{Identity, PeerSeen};
+pub use inspect::inspect;
+pub use material::MaterialError;
+pub use reason::{failure, foreign_protocol};
+pub use record::{Exhausted, Shape};
+pub use stream::{Opened, ReadError, Renewal, TlsLeg, TlsReader, TlsWriter, seals_in_place};
+pub use tickets::KeyRing;

@@ -1,0 +1,403 @@
+//! A TLS leg after its handshake: what is read, what is written, and the keys' renewal.
+
+use std::cell::{Cell, RefCell};
+
+use rustls::client::ClientConnectionData;
+use rustls::kernel::KernelConnection;
+use rustls::server::ServerConnectionData;
+
+use super::bound::{PeerBound, with_peer_bound};
+use super::record::{
+    ContentType, Exhausted, HEADER_BYTES, Opener, RecordError, Sealer, Shape, UnknownCipher,
+    record_bytes,
+};
+use crate::net::{Inbound, Parts};
+
+/// Both halves of an established leg and what they share.
+pub struct TlsLeg {
+    pub reader: TlsReader,
+    pub writer: TlsWriter,
+    pub renewal: Renewal,
+}
+
+/// What rustls keeps for us: the secrets from which the next keys come, and the session store.
+pub enum Kernel {
+    Server(Box<KernelConnection<ServerConnectionData>>),
+    Client(Box<KernelConnection<ClientConnectionData>>),
+}
+
+/// Key updates concern both directions of a leg (RFC 8446 4.6.3), so the halves share this.
+pub struct Renewal {
+    kernel: RefCell<Kernel>,
+    /// What the leg's sessions are bound to: an upstream's tickets end with its certificate.
+    bound: Cell<PeerBound>,
+    tls13: bool,
+    /// The peer asked for an update of ours, due before our next application data.
+    requested: Cell<bool>,
+}
+
+/// What ended a leg's reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadError {
+    Record(RecordError),
+    /// AlertDescription that the peer sent.
+    Alert(u8),
+    /// Words for what has no place here, and the alert to answer with.
+    Unexpected(&'static str, u8),
+}
+
+/// What one look at the received bytes gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    /// At least one part holds application data.
+    Data,
+    /// No whole record is left.
+    NeedMore,
+    /// close_notify: nothing comes after it.
+    Closed,
+}
+
+const ALERT_CLOSE_NOTIFY: u8 = 0;
+const ALERT_USER_CANCELED: u8 = 90;
+const ALERT_UNEXPECTED_MESSAGE: u8 = 10;
+const ALERT_INTERNAL_ERROR: u8 = 80;
+const ALERT_NO_RENEGOTIATION: u8 = 100;
+const ALERT_LEVEL_WARNING: u8 = 1;
+const ALERT_LEVEL_FATAL: u8 = 2;
+
+const HANDSHAKE_HELLO_REQUEST: u8 = 0;
+const HANDSHAKE_NEW_SESSION_TICKET: u8 = 4;
+const HANDSHAKE_KEY_UPDATE: u8 = 24;
+const HANDSHAKE_HEADER_BYTES: usize = 4;
+/// A NewSessionTicket is at most this (RFC 8446 4.6.1: ticket 2^16, extensions 2^16).
+const HANDSHAKE_BYTES_MAX: usize = 128 * 1024;
+/// Records without application data in a row: a peer that sends more only burns our CPU.
+const IDLE_RECORDS_MAX: u32 = 64;
+
+impl Renewal {
+    #[must_use]
+    pub fn new(kernel: Kernel, bound: PeerBound, tls13: bool) -> Self {
+        let (kernel, bound) = (RefCell::new(kernel), Cell::new(bound));
+        Self {
+            kernel,
+            bound,
+            tls13,
+            requested: Cell::new(false),
+        }
+    }
+
+    fn next_opener(&self) -> Result<Opener, ReadError> {
+        let secrets = match &mut *self.kernel.borrow_mut() {
+            Kernel::Server(kernel) => kernel.update_rx_secret(),
+            Kernel::Client(kernel) => kernel.update_rx_secret(),
+        };
+        let (sequence, secrets) = secrets.map_err(|_| INTERNAL)?;
+        Opener::new(&secrets, sequence, self.tls13).map_err(|UnknownCipher| INTERNAL)
+    }
+
+    fn next_sealer(&self) -> Result<Sealer, Exhausted> {
+        let secrets = match &mut *self.kernel.borrow_mut() {
+            Kernel::Server(kernel) => kernel.update_tx_secret(),
+            Kernel::Client(kernel) => kernel.update_tx_secret(),
+        };
+        let (sequence, secrets) = secrets.map_err(|_| Exhausted)?;
+        Sealer::new(&secrets, sequence, self.tls13).map_err(|UnknownCipher| Exhausted)
+    }
+
+    /// Puts the ticket into the upstream's session store. One that rustls refuses is only lost.
+    fn keep_ticket(&self, body: &[u8]) -> Result<(), ReadError> {
+        match &mut *self.kernel.borrow_mut() {
+            Kernel::Client(kernel) => {
+                let mut bound = self.bound.get();
+                let kept = with_peer_bound(&mut bound, || kernel.handle_new_session_ticket(body));
+                if let Err(error) = kept {
+                    tracing::debug!(%error, "a session ticket of an upstream server is unusable");
+                }
+                Ok(())
+            }
+            Kernel::Server(_) => Err(ReadError::Unexpected(
+                "a client sent a session ticket",
+                ALERT_UNEXPECTED_MESSAGE,
+            )),
+        }
+    }
+
+    fn is_client(&self) -> bool {
+        matches!(&*self.kernel.borrow(), Kernel::Client(_))
+    }
+}
+
+const INTERNAL: ReadError =
+    ReadError::Unexpected("keys could not be renewed", ALERT_INTERNAL_ERROR);
+
+/// Opens what the peer sends.
+pub struct TlsReader {
+    opener: Opener,
+    /// Bytes of a handshake message that has not come whole. Almost always empty.
+    message: Vec<u8>,
+    idle_records: u32,
+    /// How the stream ended, while data that came before it is still on its way.
+    ended: Option<Result<(), ReadError>>,
+}
+
+impl TlsReader {
+    #[must_use]
+    pub fn new(opener: Opener) -> Self {
+        Self {
+            opener,
+            message: Vec::new(),
+            idle_records: 0,
+            ended: None,
+        }
+    }
+
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        self.opener.shape()
+    }
+
+    /// Opens whole records in place until `parts` is full or no whole record is left. The parts
+    /// are ranges of `inbound`'s whole buffer, and stay valid until it receives again.
+    ///
+    /// # Errors
+    /// [`ReadError`]: the leg cannot go on. It comes after all data that was opened before it.
+    pub fn open(
+        &mut self,
+        inbound: &mut Inbound,
+        parts: &mut Parts,
+        renewal: &Renewal,
+    ) -> Result<Opened, ReadError> {
+        while self.ended.is_none() && !parts.is_full() {
+            match self.open_record(inbound, parts, renewal) {
+                Ok(Opened::Data) => {}
+                Ok(Opened::NeedMore) => break,
+                Ok(Opened::Closed) => self.ended = Some(Ok(())),
+                Err(error) => self.ended = Some(Err(error)),
+            }
+        }
+        match self.ended {
+            _ if !parts.is_empty() => Ok(Opened::Data),
+            None => Ok(Opened::NeedMore),
+            Some(Ok(())) => Ok(Opened::Closed),
+            Some(Err(error)) => Err(error),
+        }
+    }
+
+    /// `Data`: a record was consumed, whatever it held.
+    fn open_record(
+        &mut self,
+        inbound: &mut Inbound,
+        parts: &mut Parts,
+        renewal: &Renewal,
+    ) -> Result<Opened, ReadError> {
+        let whole = record_bytes(inbound.bytes()).map_err(ReadError::Record)?;
+        let Some(bytes) = whole.filter(|bytes| *bytes <= inbound.bytes().len()) else {
+            return Ok(Opened::NeedMore);
+        };
+        let (buffer, held) = inbound.whole();
+        let record = &mut buffer[held.start..held.start + bytes];
+        let (content_type, content) = self.opener.open(record).map_err(ReadError::Record)?;
+        if content_type == ContentType::ApplicationData && !content.is_empty() {
+            self.idle_records = 0;
+            parts.push(held.start + content.start..held.start + content.end);
+            inbound.consume(bytes);
+            return Ok(Opened::Data);
+        }
+        let closed = self.on_control(content_type, &record[content], renewal)?;
+        inbound.consume(bytes);
+        Ok(if closed { Opened::Closed } else { Opened::Data })
+    }
+
+    /// A record that holds no application data. True: close_notify.
+    fn on_control(
+        &mut self,
+        content_type: ContentType,
+        content: &[u8],
+        renewal: &Renewal,
+    ) -> Result<bool, ReadError> {
+        self.idle_records += 1;
+        if self.idle_records > IDLE_RECORDS_MAX {
+            let words = "too many records without application data";
+            return Err(ReadError::Unexpected(words, ALERT_UNEXPECTED_MESSAGE));
+        }
+        if !self.message.is_empty() && content_type != ContentType::Handshake {
+            let words = "a handshake message is interrupted";
+            return Err(ReadError::Unexpected(words, ALERT_UNEXPECTED_MESSAGE));
+        }
+        match content_type {
+            ContentType::ApplicationData => Ok(false),
+            ContentType::Alert => on_alert(content, renewal.tls13),
+            ContentType::Handshake => self.on_handshake(content, renewal).map(|()| false),
+        }
+    }
+
+    fn on_handshake(&mut self, content: &[u8], renewal: &Renewal) -> Result<(), ReadError> {
+        self.message.extend_from_slice(content);
+        if self.message.len() > HANDSHAKE_BYTES_MAX {
+            let words = "a handshake message is too long";
+            return Err(ReadError::Unexpected(words, ALERT_UNEXPECTED_MESSAGE));
+        }
+        let mut messages = std::mem::take(&mut self.message);
+        let mut rest = messages.as_slice();
+        while let Some((kind, body, after)) = split_message(rest) {
+            rest = after;
+            self.on_message(kind, body, rest.is_empty(), renewal)?;
+        }
+        let consumed = messages.len() - rest.len();
+        messages.drain(..consumed);
+        if !messages.is_empty() {
+            self.message = messages;
+        }
+        Ok(())
+    }
+
+    fn on_message(
+        &mut self,
+        kind: u8,
+        body: &[u8],
+        is_last: bool,
+        renewal: &Renewal,
+    ) -> Result<(), ReadError> {
+        match (renewal.tls13, kind) {
+            (true, HANDSHAKE_KEY_UPDATE) => self.on_key_update(body, is_last, renewal),
+            (true, HANDSHAKE_NEW_SESSION_TICKET) => renewal.keep_ticket(body),
+            // RFC 5246 7.4.1.1: a client may ignore it. We never renegotiate.
+            (false, HANDSHAKE_HELLO_REQUEST) if renewal.is_client() => Ok(()),
+            (false, _) => Err(ReadError::Unexpected(
+                "renegotiation is not done (RFC 5246 7.2.2)",
+                ALERT_NO_RENEGOTIATION,
+            )),
+            (true, _) => Err(ReadError::Unexpected(
+                "a handshake message that has no place after the handshake",
+                ALERT_UNEXPECTED_MESSAGE,
+            )),
+        }
+    }
+
+    /// RFC 8446 4.6.3 and 5.1: the message ends its record, since the next one has new keys.
+    fn on_key_update(
+        &mut self,
+        body: &[u8],
+        is_last: bool,
+        renewal: &Renewal,
+    ) -> Result<(), ReadError> {
+        let requested = match body {
+            [0] => false,
+            [1] => true,
+            _ => return Err(ReadError::Unexpected("a malformed key update", 47)),
+        };
+        if !is_last {
+            let words = "a key update is not the last message of its record";
+            return Err(ReadError::Unexpected(words, ALERT_UNEXPECTED_MESSAGE));
+        }
+        self.opener = renewal.next_opener()?;
+        if requested {
+            renewal.requested.set(true);
+        }
+        Ok(())
+    }
+}
+
+fn split_message(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (header, rest) = bytes.split_first_chunk::<HANDSHAKE_HEADER_BYTES>()?;
+    let length = u32::from_be_bytes([0, header[1], header[2], header[3]]);
+    let (body, after) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+    Some((header[0], body, after))
+}
+
+fn on_alert(content: &[u8], tls13: bool) -> Result<bool, ReadError> {
+    match *content {
+        [_, ALERT_CLOSE_NOTIFY] => Ok(true),
+        [_, ALERT_USER_CANCELED] => Ok(false),
+        // TLS 1.3 has no warnings but these two (RFC 8446 6).
+        [ALERT_LEVEL_WARNING, _] if !tls13 => Ok(false),
+        [_, description] => Err(ReadError::Alert(description)),
+        _ => Err(ReadError::Unexpected("a malformed alert", 50)),
+    }
+}
+
+/// Seals what we send.
+pub struct TlsWriter {
+    sealer: Sealer,
+}
+
+impl TlsWriter {
+    #[must_use]
+    pub fn new(sealer: Sealer) -> Self {
+        Self { sealer }
+    }
+
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        self.sealer.shape()
+    }
+
+    /// Seals every part where it stands; the parts become the records.
+    ///
+    /// # Errors
+    /// [`Exhausted`].
+    pub fn seal(&mut self, buffer: &mut [u8], parts: &mut Parts) -> Result<(), Exhausted> {
+        for range in parts.ranges_mut() {
+            *range = self
+                .sealer
+                .seal(ContentType::ApplicationData, buffer, range.clone())?;
+        }
+        Ok(())
+    }
+
+    /// A key update to send before the next application data, if one is due: because the peer
+    /// asked, or because the key has protected nearly as much as it may.
+    ///
+    /// # Errors
+    /// [`Exhausted`], where the version has no key updates.
+    pub fn key_update(&mut self, renewal: &Renewal) -> Result<Option<Vec<u8>>, Exhausted> {
+        if !renewal.requested.get() && !self.sealer.nearly_exhausted() {
+            return Ok(None);
+        }
+        if !renewal.tls13 {
+            return Err(Exhausted);
+        }
+        renewal.requested.set(false);
+        // KeyUpdate, 1 byte, update_not_requested.
+        let message = self.small(ContentType::Handshake, &[HANDSHAKE_KEY_UPDATE, 0, 0, 1, 0])?;
+        self.sealer = renewal.next_sealer()?;
+        Ok(Some(message))
+    }
+
+    /// The record that ends our direction.
+    ///
+    /// # Errors
+    /// [`Exhausted`].
+    pub fn close_notify(&mut self) -> Result<Vec<u8>, Exhausted> {
+        self.small(
+            ContentType::Alert,
+            &[ALERT_LEVEL_WARNING, ALERT_CLOSE_NOTIFY],
+        )
+    }
+
+    /// The record that tells the peer why the connection ends.
+    ///
+    /// # Errors
+    /// [`Exhausted`].
+    pub fn fatal_alert(&mut self, description: u8) -> Result<Vec<u8>, Exhausted> {
+        self.small(ContentType::Alert, &[ALERT_LEVEL_FATAL, description])
+    }
+
+    fn small(&mut self, content_type: ContentType, body: &[u8]) -> Result<Vec<u8>, Exhausted> {
+        let shape = self.sealer.shape();
+        let head = shape.head_bytes();
+        let mut record = vec![0; head + body.len() + shape.tail_bytes()];
+        record[head..head + body.len()].copy_from_slice(body);
+        self.sealer
+            .seal(content_type, &mut record, head..head + body.len())?;
+        Ok(record)
+    }
+}
+
+/// True when records opened under `from` leave room to seal under `to` in the same place.
+#[must_use]
+pub fn seals_in_place(from: Shape, to: Shape) -> bool {
+    from.head_bytes() >= to.head_bytes() && from.tail_bytes() >= to.tail_bytes()
+}
+
+const _: () = assert!(Shape::Tls13.head_bytes() == HEADER_BYTES);

@@ -1,0 +1,324 @@
+//! Stateless session tickets that every core, and every host with the same key files, accepts.
+//!
+//! A ticket is `key name (16) | nonce (12) | AES-256-GCM-SIV(grant | session)`. The associated data
+//! is the key's name and the listener's policy: a ticket from a listener with other CAs, other
+//! allowed identities or another certificate does not open.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, Weak};
+
+use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::{error::Unspecified, hkdf, rand};
+use rustls::server::ProducesTickets;
+
+use super::bound::{Grant, SESSION_SECS_MAX};
+use super::material::{self, MaterialError};
+use crate::config::Resumption;
+use crate::types::UnixSeconds;
+
+const NAME_BYTES: usize = 16;
+const KEY_BYTES: usize = 32;
+
+/// Larger sessions (long client chains) get no ticket: the client would have to send it in its
+/// next ClientHello.
+pub(super) const SESSION_BYTES_MAX: usize = 16 * 1024;
+
+/// Where the time comes from; tests bring their own.
+pub(super) type Clock = fn() -> UnixSeconds;
+
+/// SHA-256 over everything that decides whom a listener lets in.
+pub(super) type PolicyDigest = [u8; 32];
+
+thread_local! {
+    /// This core's view of each ring: a handshake takes no lock and touches no shared counter.
+    static VIEWS: RefCell<Vec<View>> = const { RefCell::new(Vec::new()) };
+}
+
+struct View {
+    /// Dead once the ring is dropped.
+    ring: Weak<RingId>,
+    keys: Arc<Keys>,
+}
+
+/// Its address tells rings apart, its life tells a core when to forget a ring.
+struct RingId;
+
+#[expect(
+    clippy::disallowed_types,
+    reason = "taken once per core and rotation, never per handshake"
+)]
+type Shared = std::sync::Mutex<Arc<Keys>>;
+
+/// The ticket keys of a listener, shared by all cores.
+///
+/// Keys from files stay as they are. Else the ring makes its own: a new one each half lifetime,
+/// the old ones kept while a ticket under them may live.
+pub struct KeyRing {
+    id: Arc<RingId>,
+    /// Seconds between rotations; `None`: keys come from files.
+    rotation_secs: Option<u64>,
+    lifetime_secs: u64,
+    /// Of the keys in `shared`.
+    generation: AtomicU64,
+    shared: Shared,
+}
+
+impl KeyRing {
+    /// # Errors
+    /// A key file cannot be used, or the system gives no random bytes.
+    pub fn new(plan: &Resumption) -> Result<Arc<Self>, MaterialError> {
+        Self::starting_at(plan, crate::types::unix_now())
+    }
+
+    pub(super) fn starting_at(
+        plan: &Resumption,
+        now: UnixSeconds,
+    ) -> Result<Arc<Self>, MaterialError> {
+        let lifetime_secs = plan.lifetime.as_secs().min(SESSION_SECS_MAX);
+        let rotation_secs = plan
+            .ticket_key_files
+            .is_empty()
+            .then(|| (lifetime_secs / 2).max(1));
+        let list = match rotation_secs {
+            Some(_) => vec![Arc::new(
+                TicketKey::random().map_err(|_| no_random_bytes())?,
+            )],
+            None => keys_from_files(plan)?,
+        };
+        let keys = Keys {
+            generation: 0,
+            rotate_at: rotation_secs.map_or(UnixSeconds::MAX, |secs| now.saturating_add(secs)),
+            list,
+        };
+        Ok(Arc::new(Self {
+            id: Arc::new(RingId),
+            rotation_secs,
+            lifetime_secs,
+            generation: AtomicU64::new(0),
+            shared: Shared::new(Arc::new(keys)),
+        }))
+    }
+
+    fn with_keys<R>(&self, now: UnixSeconds, run: impl FnOnce(&Keys) -> R) -> R {
+        let keys = VIEWS.with_borrow_mut(|views| {
+            let generation = self.generation.load(Ordering::Acquire);
+            let view = views.iter().find(|view| self.owns(view));
+            match view {
+                Some(View { keys, .. })
+                    if keys.generation == generation && now < keys.rotate_at =>
+                {
+                    Arc::clone(keys)
+                }
+                _ => {
+                    let keys = self.refresh(now);
+                    views.retain(|view| view.ring.strong_count() > 0 && !self.owns(view));
+                    views.push(View {
+                        ring: Arc::downgrade(&self.id),
+                        keys: Arc::clone(&keys),
+                    });
+                    keys
+                }
+            }
+        });
+        run(&keys)
+    }
+
+    fn owns(&self, view: &View) -> bool {
+        std::ptr::eq(view.ring.as_ptr(), Arc::as_ptr(&self.id))
+    }
+
+    /// Rotates if it is time to; else takes what another core rotated to.
+    fn refresh(&self, now: UnixSeconds) -> Arc<Keys> {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(rotation_secs) = self.rotation_secs
+            && now >= shared.rotate_at
+        {
+            *shared = Arc::new(shared.rotated(now, rotation_secs, self.lifetime_secs));
+            self.generation.store(shared.generation, Ordering::Release);
+        }
+        Arc::clone(&shared)
+    }
+}
+
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyRing").finish_non_exhaustive()
+    }
+}
+
+fn keys_from_files(plan: &Resumption) -> Result<Vec<Arc<TicketKey>>, MaterialError> {
+    let mut list: Vec<Arc<TicketKey>> = Vec::new();
+    for file in &plan.ticket_key_files {
+        let (name, secret) = material::ticket_key(file)?;
+        if list.iter().any(|key| key.name == name) {
+            return Err(
+                MaterialError::file(file, "another ticket key has the same name").with_cure(
+                    "name each key file once; make new ones with `openssl rand 80 > FILE`",
+                ),
+            );
+        }
+        let key = TicketKey::from_secret(name, &secret)
+            .map_err(|_| MaterialError::file(file, "the ticket key cannot be used"))?;
+        list.push(Arc::new(key));
+    }
+    Ok(list)
+}
+
+fn no_random_bytes() -> MaterialError {
+    MaterialError::nowhere("the system gives no random bytes for session ticket keys")
+}
+
+/// One state of a ring. The first key encrypts, all decrypt.
+struct Keys {
+    generation: u64,
+    rotate_at: UnixSeconds,
+    list: Vec<Arc<TicketKey>>,
+}
+
+impl Keys {
+    fn rotated(&self, now: UnixSeconds, rotation_secs: u64, lifetime_secs: u64) -> Self {
+        let mut list = Vec::with_capacity(self.list.len() + 1);
+        // Without random bytes the old key serves on until the next rotation.
+        list.extend(TicketKey::random().ok().map(Arc::new));
+        let replaced = !list.is_empty();
+        for (at, key) in self.list.iter().enumerate() {
+            let retired_at = key.retired_at.load(Ordering::Relaxed);
+            if at == 0 && replaced {
+                key.retired_at.store(now, Ordering::Relaxed);
+                list.push(Arc::clone(key));
+            } else if now <= retired_at.saturating_add(lifetime_secs) {
+                list.push(Arc::clone(key));
+            }
+        }
+        Self {
+            generation: self.generation + 1,
+            rotate_at: now.saturating_add(rotation_secs),
+            list,
+        }
+    }
+}
+
+struct TicketKey {
+    name: [u8; NAME_BYTES],
+    /// When a newer key took over; `u64::MAX` before that.
+    retired_at: AtomicU64,
+    aead: LessSafeKey,
+}
+
+impl TicketKey {
+    fn random() -> Result<Self, Unspecified> {
+        let (mut name, mut secret) = ([0; NAME_BYTES], [0; KEY_BYTES]);
+        rand::fill(&mut name)?;
+        rand::fill(&mut secret)?;
+        Self::from_secret(name, &secret)
+    }
+
+    /// The AEAD key is derived from the file's whole secret, so that it is nobody else's key:
+    /// nginx may use the same file for another cipher.
+    fn from_secret(name: [u8; NAME_BYTES], secret: &[u8]) -> Result<Self, Unspecified> {
+        let derived = hkdf::Salt::new(hkdf::HKDF_SHA256, &name).extract(secret);
+        let info: [&[u8]; 1] = [b"ringway session ticket v1"];
+        let mut key = [0; KEY_BYTES];
+        derived.expand(&info, hkdf::HKDF_SHA256)?.fill(&mut key)?;
+        Ok(Self {
+            name,
+            retired_at: AtomicU64::new(UnixSeconds::MAX),
+            aead: LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, &key)?),
+        })
+    }
+
+    fn associated_data(&self, policy: &PolicyDigest) -> Aad<[u8; NAME_BYTES + KEY_BYTES]> {
+        let mut data = [0; NAME_BYTES + KEY_BYTES];
+        data[..NAME_BYTES].copy_from_slice(&self.name);
+        data[NAME_BYTES..].copy_from_slice(policy);
+        Aad::from(data)
+    }
+
+    fn seal(&self, policy: &PolicyDigest, mut plain: Vec<u8>) -> Result<Vec<u8>, Unspecified> {
+        let mut nonce = [0; NONCE_LEN];
+        rand::fill(&mut nonce)?;
+        let aad = self.associated_data(policy);
+        let sealing = Nonce::assume_unique_for_key(nonce);
+        self.aead
+            .seal_in_place_append_tag(sealing, aad, &mut plain)?;
+        Ok([&self.name[..], &nonce, &plain].concat())
+    }
+
+    fn open(
+        &self,
+        policy: &PolicyDigest,
+        nonce: &[u8; NONCE_LEN],
+        sealed: &[u8],
+    ) -> Option<Vec<u8>> {
+        let mut bytes = sealed.to_vec();
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let aad = self.associated_data(policy);
+        let plain_bytes = self.aead.open_in_place(nonce, aad, &mut bytes).ok()?.len();
+        bytes.truncate(plain_bytes);
+        Some(bytes)
+    }
+}
+
+/// One listener's tickets.
+#[derive(Debug)]
+pub(super) struct Ticketer {
+    pub(super) ring: Arc<KeyRing>,
+    pub(super) policy: PolicyDigest,
+    /// Clients may show certificates: a ticket must end with them.
+    pub(super) authenticates: bool,
+    pub(super) clock: Clock,
+}
+
+impl Ticketer {
+    fn grant(&self, now: UnixSeconds) -> Option<Grant> {
+        match Grant::issue(now) {
+            None if !self.authenticates => Some(Grant::anonymous(now)),
+            known => known,
+        }
+    }
+}
+
+impl ProducesTickets for Ticketer {
+    fn enabled(&self) -> bool {
+        true
+    }
+
+    /// What is left for a session issued now.
+    fn lifetime(&self) -> u32 {
+        let now = (self.clock)();
+        let ends_at = self
+            .grant(now)
+            .map_or(now, |grant| grant.ends_at(self.ring.lifetime_secs));
+        u32::try_from(ends_at.saturating_sub(now)).unwrap_or(u32::MAX)
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        let now = (self.clock)();
+        let grant = self.grant(now)?;
+        if plain.len() > SESSION_BYTES_MAX || !grant.is_usable(now, self.ring.lifetime_secs) {
+            return None;
+        }
+        let bytes = [&grant.encode()[..], plain].concat();
+        self.ring.with_keys(now, |keys| {
+            keys.list.first()?.seal(&self.policy, bytes).ok()
+        })
+    }
+
+    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        let (name, rest) = ticket.split_first_chunk::<NAME_BYTES>()?;
+        let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>()?;
+        let now = (self.clock)();
+        let plain = self.ring.with_keys(now, |keys| {
+            let key = keys.list.iter().find(|key| key.name == *name)?;
+            key.open(&self.policy, nonce, sealed)
+        })?;
+        let (grant, session) = Grant::decode(&plain)?;
+        if !grant.is_usable(now, self.ring.lifetime_secs) {
+            return None;
+        }
+        grant.carry_on();
+        Some(session.to_vec())
+    }
+}

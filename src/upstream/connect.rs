@@ -1,0 +1,163 @@
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use monoio::time::timeout;
+
+use super::group::{Endpoint, Group};
+use crate::net::{Buffers, Inbound, PeerAddress, Socket, dial};
+use crate::observe::LegTls;
+use crate::tls::{
+    self, ClientEngine, Engine, Handshake, HandshakeError, TlsLeg, describe_leg, establish,
+};
+use crate::types::{Cause, End, Phase, ServerId, Side};
+
+/// What a connection asks of a group.
+pub struct Request<'a> {
+    pub group: &'a Group,
+    pub buffers: &'a Buffers,
+    /// For one attempt: connect and TLS handshake together.
+    pub connect_timeout: Duration,
+    pub tries_max: u32,
+    /// What the listener agreed on with the client.
+    pub alpn: Option<&'a [u8]>,
+}
+
+/// What has been tried, kept by the caller so that a shutdown in between loses nothing.
+#[derive(Default)]
+pub struct Attempts {
+    pub tries: u32,
+    pub passed_over: Vec<End>,
+    /// The last endpoint tried.
+    pub last: Option<(ServerId, PeerAddress)>,
+    pub tls: Option<LegTls>,
+    pub connect: Option<Duration>,
+    pub handshake: Option<Duration>,
+}
+
+/// A leg to a server, ready for the client's bytes.
+pub struct Connected {
+    pub socket: Socket,
+    pub inbound: Inbound,
+    pub tls: Option<TlsLeg>,
+}
+
+/// Tries the group's servers in turn until one takes the connection.
+///
+/// No byte of the client is sent before this returns, so trying again is always safe.
+///
+/// # Errors
+/// The end of the last attempt, or `NoServer` when there was none to try.
+pub async fn connect(request: &Request<'_>, attempts: &mut Attempts) -> Result<Connected, End> {
+    let mut tried: Vec<Rc<Endpoint>> = Vec::new();
+    loop {
+        let next = if attempts.tries < request.tries_max {
+            request.group.next(&tried)
+        } else {
+            None
+        };
+        let Some(endpoint) = next else {
+            return Err(attempts
+                .passed_over
+                .pop()
+                .unwrap_or_else(|| no_server(request.group)));
+        };
+        attempts.tries += 1;
+        attempts.last = Some((endpoint.server, endpoint.address.clone()));
+        match attempt(request, &endpoint, attempts).await {
+            Ok(connected) => return Ok(connected),
+            Err(end) => attempts.passed_over.push(end),
+        }
+        tried.push(endpoint);
+    }
+}
+
+fn no_server(group: &Group) -> End {
+    let words = format!(
+        "no server of upstream \"{}\" has an address",
+        group.plan.name
+    );
+    End::new(Cause::NoServer, Phase::Connect, None).with_detail(words)
+}
+
+async fn attempt(
+    request: &Request<'_>,
+    endpoint: &Endpoint,
+    attempts: &mut Attempts,
+) -> Result<Connected, End> {
+    (attempts.connect, attempts.handshake, attempts.tls) = (None, None, None);
+    let begun = Instant::now();
+    let at = |end: End| with_address(end, &endpoint.address);
+    let dialled = timeout(
+        request.connect_timeout,
+        dial(&endpoint.address, &request.group.plan.socket),
+    );
+    let socket = match dialled.await {
+        Ok(Ok(socket)) => socket,
+        Ok(Err(error)) => return Err(at(upstream_end(Cause::Unreachable, Phase::Connect, error))),
+        Err(_) => return Err(at(timed_out(Phase::Connect))),
+    };
+    let connected = begun.elapsed();
+    attempts.connect = Some(connected);
+    let Some(tls) = &endpoint.tls else {
+        return Ok(Connected {
+            socket,
+            inbound: Inbound::default(),
+            tls: None,
+        });
+    };
+    let left = request.connect_timeout.saturating_sub(connected);
+    let shaken = timeout(left, shake(request, socket, tls, attempts)).await;
+    attempts.handshake = Some(begun.elapsed().saturating_sub(connected));
+    shaken
+        .unwrap_or_else(|_| Err(timed_out(Phase::UpstreamHandshake)))
+        .map_err(at)
+}
+
+async fn shake(
+    request: &Request<'_>,
+    socket: Socket,
+    endpoint: &tls::Endpoint,
+    attempts: &mut Attempts,
+) -> Result<Connected, End> {
+    let Some(group_tls) = request.group.tls() else {
+        return Err(End::new(Cause::Internal, Phase::UpstreamHandshake, None));
+    };
+    let refused = |error: &rustls::Error| {
+        let (cause, words) = tls::failure(error);
+        upstream_end(cause, Phase::UpstreamHandshake, words)
+    };
+    let alpn = group_tls.alpn(request.alpn);
+    let engine = ClientEngine::new(endpoint.clone(), alpn).map_err(|error| refused(&error))?;
+    let mut inbound = Inbound::default();
+    let shaken = Handshake::new(engine, &socket, request.buffers, &mut inbound)
+        .run()
+        .await;
+    let engine = shaken.map_err(|error| handshake_end(&error, &inbound))?;
+    let peer = group_tls.peer(engine.common().peer_certificates(), &engine.bound());
+    attempts.tls = Some(describe_leg(engine.common(), &peer));
+    let tls = establish(engine).map_err(|error| refused(&error))?;
+    Ok(Connected {
+        socket,
+        inbound,
+        tls: Some(tls),
+    })
+}
+
+fn handshake_end(error: &HandshakeError, inbound: &Inbound) -> End {
+    let (cause, words) = error.cause_and_words(inbound.bytes());
+    upstream_end(cause, Phase::UpstreamHandshake, words)
+}
+
+fn upstream_end(cause: Cause, phase: Phase, detail: impl ToString) -> End {
+    End::new(cause, phase, Some(Side::Upstream)).with_detail(detail.to_string())
+}
+
+fn timed_out(phase: Phase) -> End {
+    upstream_end(Cause::Timeout, phase, "connect_timeout")
+}
+
+fn with_address(end: End, address: &PeerAddress) -> End {
+    let detail = end.detail.as_deref().unwrap_or_default();
+    let words = format!("{address}: {detail}");
+    end.with_detail(words)
+}

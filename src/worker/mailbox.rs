@@ -1,0 +1,113 @@
+//! How the control thread speaks to a core: a queue, and a byte on a socket pair that wakes the
+//! core's ring. No lock is taken on the core's side.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use rustix::net::{SendFlags, send};
+
+use crate::net::Socket;
+use crate::session::RunState;
+use crate::types::{GroupId, ServerId};
+
+/// What a core is told.
+#[derive(Debug, Clone)]
+pub enum Letter {
+    /// A server's name has these addresses now.
+    Resolved {
+        group: GroupId,
+        server: ServerId,
+        addresses: Arc<[SocketAddr]>,
+    },
+    /// Drain, or close.
+    Advance(RunState),
+}
+
+/// The control thread's end.
+#[derive(Debug)]
+pub struct Postbox {
+    letters: Sender<Letter>,
+    bell: UnixStream,
+}
+
+/// The core's end, before it is on its thread.
+#[derive(Debug)]
+pub struct Mailbox {
+    letters: Receiver<Letter>,
+    bell: UnixStream,
+}
+
+/// # Errors
+/// What socketpair reports: out of files.
+pub fn mailbox() -> io::Result<(Postbox, Mailbox)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    theirs.set_nonblocking(true)?;
+    let (sender, receiver) = channel();
+    let postbox = Postbox {
+        letters: sender,
+        bell: ours,
+    };
+    Ok((
+        postbox,
+        Mailbox {
+            letters: receiver,
+            bell: theirs,
+        },
+    ))
+}
+
+impl Postbox {
+    /// Never waits. A core that has died gets no letters; its end is reported elsewhere.
+    pub fn post(&self, letter: Letter) {
+        if self.letters.send(letter).is_ok() {
+            // A full bell has rung already.
+            let _ = send(&self.bell, &[1], SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        }
+    }
+}
+
+/// The core's end, on its thread.
+pub(super) struct Inbox {
+    letters: Receiver<Letter>,
+    bell: Socket,
+}
+
+impl Mailbox {
+    pub(super) fn open(self) -> io::Result<Inbox> {
+        Ok(Inbox {
+            letters: self.letters,
+            bell: Socket::new(OwnedFd::from(self.bell))?,
+        })
+    }
+}
+
+impl Inbox {
+    /// Letters that have come, without waiting.
+    pub(super) fn received(&self) -> Vec<Letter> {
+        self.letters.try_iter().collect()
+    }
+
+    /// Waits for letters. `Ok(None)`: the control thread is gone.
+    pub(super) async fn wait(&self) -> io::Result<Option<Vec<Letter>>> {
+        let mut rings = [0; 64];
+        loop {
+            let letters = self.received();
+            if !letters.is_empty() {
+                return Ok(Some(letters));
+            }
+            match self.bell.try_recv(&mut rings) {
+                Ok(0) => return Ok(None),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.bell.readable().await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! One core: its thread, its ring, its listening sockets, its connections.
+
+mod mailbox;
+mod serve;
+mod thread;
+
+pub use mailbox::{Letter, Mailbox, Postbox, mailbox};
+pub use thread::{Assignment, Driver, Listen, Shared, WorkerError, work};

@@ -1,0 +1,152 @@
+//! Accepting, and keeping each connection's panic to itself.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use monoio::time::sleep;
+
+use crate::net::{Accepted, Listening};
+use crate::session::{Core, RunState, Seat, serve};
+use crate::types::ListenerId;
+
+/// How long accepting rests after descriptors or memory have run out: connections end meanwhile.
+const EXHAUSTED_REST: Duration = Duration::from_millis(100);
+
+/// Accepts until the core drains; then takes what is still in the queue, and closes.
+pub(super) async fn accept(core: Rc<Core>, listener: ListenerId, listening: Listening) {
+    let acceptor = Acceptor {
+        core: Rc::clone(&core),
+        listener,
+        listening,
+        exhausted: Cell::new(false),
+    };
+    let seat = core.watch.seat();
+    loop {
+        match acceptor.accept_batch() {
+            Batch::Empty if core.watch.state() >= RunState::Draining => return,
+            Batch::Empty | Batch::Full => acceptor.ready(&seat).await,
+            Batch::Exhausted if core.watch.state() >= RunState::Draining => return,
+            Batch::Exhausted => sleep(EXHAUSTED_REST).await,
+        }
+    }
+}
+
+struct Acceptor {
+    core: Rc<Core>,
+    listener: ListenerId,
+    listening: Listening,
+    /// Descriptors have run out and one line has said so.
+    exhausted: Cell<bool>,
+}
+
+enum Batch {
+    Empty,
+    /// As many as one turn may take: there may be more.
+    Full,
+    Exhausted,
+}
+
+impl Acceptor {
+    /// Waits for a connection, or for the core's state to change.
+    async fn ready(&self, seat: &Seat<'_>) {
+        let mut readable = pin!(self.listening.readable());
+        let before = self.core.watch.state();
+        poll_fn(|cx| match readable.as_mut().poll(cx) {
+            Poll::Pending if seat.poll(cx) == before => Poll::Pending,
+            // An error of the poll shows again, by name, at accept.
+            _ => Poll::Ready(()),
+        })
+        .await;
+    }
+
+    fn accept_batch(&self) -> Batch {
+        for _ in 0..self.core.plan.runtime.accept_batch {
+            match self.listening.try_accept() {
+                Ok(accepted) => self.on_accepted(accepted),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Batch::Empty,
+                Err(error) if belongs_to_connection(&error) => {}
+                Err(error) => return self.on_exhausted(&error),
+            }
+        }
+        Batch::Full
+    }
+
+    fn on_accepted(&self, accepted: Accepted) {
+        if self.exhausted.replace(false) {
+            tracing::info!(core = %self.core.id, listener = self.name(), "accepting again");
+        }
+        let story = serve(Rc::clone(&self.core), self.listener, accepted);
+        monoio::spawn(contained(story));
+    }
+
+    fn on_exhausted(&self, error: &io::Error) -> Batch {
+        if !self.exhausted.replace(true) {
+            tracing::error!(
+                core = %self.core.id, listener = self.name(), %error,
+                "cannot accept, clients wait in the kernel's queue: raise the limit of open files \
+                 (LimitNOFILE=, ulimit -n), or lower max_connections"
+            );
+        }
+        Batch::Exhausted
+    }
+
+    fn name(&self) -> &str {
+        &self.core.plan.listener(self.listener).name
+    }
+}
+
+/// accept(2): errors of the network that the next connection does not share.
+fn belongs_to_connection(error: &io::Error) -> bool {
+    const NETWORK: [i32; 10] = [
+        libc::ECONNABORTED,
+        libc::ENETDOWN,
+        libc::EPROTO,
+        libc::ENOPROTOOPT,
+        libc::EHOSTDOWN,
+        libc::ENONET,
+        libc::EHOSTUNREACH,
+        libc::EOPNOTSUPP,
+        libc::ENETUNREACH,
+        libc::EINTR,
+    ];
+    error
+        .raw_os_error()
+        .is_some_and(|code| NETWORK.contains(&code))
+}
+
+/// A panic ends the story it happened in, whose record says so, and nothing else.
+async fn contained(story: impl Future<Output = ()>) {
+    let mut story = pin!(story);
+    poll_fn(|cx| {
+        let polled = catch_unwind(AssertUnwindSafe(|| story.as_mut().poll(cx)));
+        polled.unwrap_or(Poll::Ready(()))
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_one_story_leaves_the_others_alone() {
+        let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new()
+            .build()
+            .expect("a runtime");
+        let finished = Rc::new(Cell::new(false));
+        let other = Rc::clone(&finished);
+        runtime.block_on(async move {
+            let first = monoio::spawn(contained(async { panic!("a defect, on purpose") }));
+            let second = monoio::spawn(contained(async move { other.set(true) }));
+            first.await;
+            second.await;
+        });
+        assert!(finished.get());
+    }
+}

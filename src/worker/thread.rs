@@ -1,0 +1,210 @@
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use monoio::time::sleep;
+use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
+
+use super::mailbox::{Inbox, Letter, Mailbox};
+use super::serve::accept;
+use crate::config::Plan;
+use crate::net::{Listening, PeerAddress};
+use crate::observe::RecordSender;
+use crate::session::{Core, ListenerState, ListenerTls, Parts, RunState};
+use crate::sys::{RingFeatures, ring_builder};
+use crate::tls::{ClientTls, MaterialError, ServerTls};
+use crate::types::{CoreId, ListenerId};
+use crate::upstream::Group;
+
+/// What all cores are built from: made once, never changed.
+pub struct Shared {
+    pub plan: Arc<Plan>,
+    /// By listener; `None` where it terminates no TLS.
+    pub server_tls: Vec<Option<Arc<ServerTls>>>,
+    /// By upstream group; `None` where it originates no TLS.
+    pub client_tls: Vec<Option<Arc<ClientTls>>>,
+    /// By listener: its connections on all cores.
+    pub connections: Vec<Arc<AtomicUsize>>,
+}
+
+/// What one core is given.
+pub struct Assignment {
+    pub id: CoreId,
+    /// The CPU to run on; `None` where the system would not tell.
+    pub cpu: Option<usize>,
+    pub driver: Driver,
+    pub listen: Vec<Listen>,
+    pub mailbox: Mailbox,
+    pub log: RecordSender,
+    /// Called when every listening socket accepts.
+    pub on_ready: Box<dyn FnOnce() + Send>,
+}
+
+/// A listening socket, bound by the control thread.
+pub struct Listen {
+    pub listener: ListenerId,
+    pub fd: OwnedFd,
+    pub address: PeerAddress,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Driver {
+    Ring(RingFeatures),
+    /// monoio's epoll driver, for machines that forbid `io_uring`.
+    Epoll,
+}
+
+/// Why a worker could not begin or go on.
+#[derive(Debug)]
+pub enum WorkerError {
+    Runtime(io::Error),
+    Socket(io::Error),
+    Material(MaterialError),
+}
+
+impl fmt::Display for WorkerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Runtime(error) => write!(f, "its ring could not be set up: {error}"),
+            Self::Socket(error) => write!(f, "a socket could not be put on its ring: {error}"),
+            Self::Material(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Runs a core to its end on the calling thread.
+///
+/// # Errors
+/// [`WorkerError`]; the core served nothing.
+pub fn work(shared: &Shared, assignment: Assignment) -> Result<(), WorkerError> {
+    if let Some(cpu) = assignment.cpu
+        && !core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
+    {
+        tracing::warn!(core = %assignment.id, cpu, "the worker could not be pinned to its CPU");
+    }
+    match assignment.driver {
+        Driver::Ring(features) => RuntimeBuilder::<IoUringDriver>::new()
+            .uring_builder(ring_builder(features))
+            .enable_timer()
+            .build()
+            .map_err(WorkerError::Runtime)?
+            .block_on(run(shared, assignment)),
+        Driver::Epoll => RuntimeBuilder::<LegacyDriver>::new()
+            .enable_timer()
+            .build()
+            .map_err(WorkerError::Runtime)?
+            .block_on(run(shared, assignment)),
+    }
+}
+
+fn run(
+    shared: &Shared,
+    assignment: Assignment,
+) -> impl Future<Output = Result<(), WorkerError>> + '_ {
+    async move {
+        let Assignment {
+            id,
+            listen,
+            mailbox,
+            log,
+            on_ready,
+            ..
+        } = assignment;
+        let core = Rc::new(core(shared, id, log).map_err(WorkerError::Material)?);
+        for Listen {
+            listener,
+            fd,
+            address,
+        } in listen
+        {
+            let listening = Listening::new(fd, address).map_err(WorkerError::Socket)?;
+            monoio::spawn(accept(Rc::clone(&core), listener, listening));
+        }
+        let inbox = mailbox.open().map_err(WorkerError::Socket)?;
+        on_ready();
+        read_letters(&core, &inbox)
+            .await
+            .map_err(WorkerError::Socket)
+    }
+}
+
+fn core(shared: &Shared, id: CoreId, log: RecordSender) -> Result<Core, MaterialError> {
+    let plan = Arc::clone(&shared.plan);
+    let listener_tls = shared.server_tls.iter().map(|tls| {
+        tls.as_ref().map(|tls| ListenerTls {
+            shared: Arc::clone(tls),
+            config: tls.for_core(),
+        })
+    });
+    let listeners = listener_tls
+        .zip(&shared.connections)
+        .map(|(tls, connections)| ListenerState {
+            tls,
+            connections: Arc::clone(connections),
+        })
+        .collect();
+    let groups = plan
+        .upstreams
+        .iter()
+        .zip(&shared.client_tls)
+        .map(|(upstream, tls)| Group::new(Arc::new(upstream.clone()), tls.clone(), id))
+        .collect::<Result<_, _>>()?;
+    Ok(Core::new(Parts {
+        id,
+        plan,
+        listeners,
+        groups,
+        log,
+    }))
+}
+
+/// How often a draining core looks whether its last connection has ended.
+const DRAIN_LOOK: Duration = Duration::from_millis(10);
+/// Connections that are told to close do it at once; this bounds a defect.
+const CLOSE_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Follows the control thread's letters until the core has drained or closed.
+async fn read_letters(core: &Rc<Core>, inbox: &Inbox) -> io::Result<()> {
+    while core.watch.state() == RunState::Running {
+        let Some(letters) = inbox.wait().await? else {
+            return Ok(());
+        };
+        letters.into_iter().for_each(|letter| follow(core, letter));
+    }
+    while core.live() > 0 && core.watch.state() == RunState::Draining {
+        sleep(DRAIN_LOOK).await;
+        inbox
+            .received()
+            .into_iter()
+            .for_each(|letter| follow(core, letter));
+    }
+    core.watch.advance(RunState::Closing);
+    let mut waited = Duration::ZERO;
+    while core.live() > 0 && waited < CLOSE_WAIT_MAX {
+        sleep(DRAIN_LOOK).await;
+        waited += DRAIN_LOOK;
+    }
+    // One more turn of the ring, which sends off the last closes.
+    sleep(Duration::from_millis(1)).await;
+    Ok(())
+}
+
+fn follow(core: &Core, letter: Letter) {
+    match letter {
+        Letter::Advance(state) => core.watch.advance(state),
+        Letter::Resolved {
+            group,
+            server,
+            addresses,
+        } => {
+            if let Err(error) = core.group(group).resolved(server, &addresses) {
+                tracing::error!(core = %core.id, %error, "new addresses are not used");
+            }
+        }
+    }
+}
