@@ -245,7 +245,7 @@ fn two_thousand_connections_that_end_in_random_phases_leave_nothing_behind() {
         "seed {seed}: memory grew from {memory_half} to {memory_full} bytes in the second half"
     );
     let records = proxy.records();
-    let ids: BTreeSet<_> = records.iter().map(|r| r.count("id")).collect();
+    let ids: BTreeSet<_> = records.iter().map(|r| r.0["id"].to_string()).collect();
     assert_eq!(ids.len(), records.len(), "seed {seed}: ids are unique");
     assert!(
         records.len() as u64 <= LIVES,

@@ -141,11 +141,9 @@ fn a_configuration_that_is_refused_exits_with_64() {
 #[test]
 fn an_address_in_use_exits_with_71_and_names_it() {
     let taken = Peer::plain();
-    let toml = format!(
-        "[[listener]]\nname = \"front\"\nbind = \"{0}\"\nupstream = \"back\"\n[upstream.back]\n\
-         servers = [\"{0}\"]\n",
-        taken.address()
-    );
+    let echo = Peer::plain().echo();
+    let toml =
+        front_to_back("", "", echo.address()).replace("127.0.0.1:0", &taken.address().to_string());
     let exit = ringway!().run_to_end(&toml);
     exit.expect_code(71);
     exit.expect_words(&[&taken.address().to_string()])

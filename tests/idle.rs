@@ -93,7 +93,7 @@ fn memory_of_idle_connections_comes_back() {
     let keeper = Peer::plain().echo();
     let proxy = ringway!().start(&front_to_back("", &house.terminate(), keeper.address()));
     let tls = ClientTls::trusting(&house.ca);
-    let mut round = || {
+    let round = || {
         let mut links = open(proxy.address("front"), &tls, 100);
         for link in &mut links {
             assert_eq!(link.receive(1), b"x");

@@ -58,14 +58,8 @@ const fn secs(secs: u64) -> Duration {
 /// One worker a CPU: data stays in that core's cache, and no core waits for another.
 pub(super) const WORKERS_WHY: &str = "one for each CPU that this process may run on";
 
-/// More workers than the largest machines have threads would only be a slip. CoreId is a u16.
-pub(super) const WORKERS: Setting<usize> = Setting {
-    key: "workers",
-    default: 1,
-    min: 1,
-    max: 1024,
-    why: WORKERS_WHY,
-};
+/// More than the largest machines have threads would be a slip. CoreId is a u16.
+pub(super) const WORKERS_MAX: usize = 1024;
 
 /// Longer than most requests, shorter than systemd's TimeoutStopSec of 90 s, which would kill.
 pub(super) const DRAIN_TIMEOUT: Setting<Duration> = Setting {
@@ -76,14 +70,14 @@ pub(super) const DRAIN_TIMEOUT: Setting<Duration> = Setting {
     why: "well inside the 90s after which systemd kills a stopping service",
 };
 
-/// A handshake holds about 40 KiB and 100 us of CPU: 1,024 of them are 100 ms of one core's work,
-/// and what comes on top would time out anyway.
+/// A full handshake costs about 100 us of CPU: 1,024 of them are 100 ms of one core's work. With
+/// ten times as many, each would wait a second for its turn.
 pub(super) const MAX_HANDSHAKES: Setting<usize> = Setting {
     key: "max_handshakes",
     default: 1024,
     min: 1,
     max: 1_000_000,
-    why: "about 100 ms of a core's work; more would only time out",
+    why: "about 100 ms of one core's work, so each soon has its turn",
 };
 
 /// Accepting 64 takes well under a millisecond, so bytes already flowing hardly wait.
@@ -116,8 +110,8 @@ pub(super) const FORMAT: Choice<LogFormat> = Choice {
     why: "every log collector reads it",
 };
 
-/// A record is about 1 KiB: 8 MiB a core at most, and room for a stall of the disk of a second at
-/// 8,000 connections a second.
+/// One second of a stalled disk at 8,000 connections a second and core; then records are dropped
+/// and counted rather than let memory grow.
 pub(super) const QUEUE: Setting<usize> = Setting {
     key: "queue",
     default: 8192,
@@ -128,14 +122,14 @@ pub(super) const QUEUE: Setting<usize> = Setting {
 
 // [[listener]]
 
-/// Two file descriptors a connection, and often two pipes' worth more: inside the 20,000
-/// descriptors of a common hard limit.
+/// Two file descriptors a connection, so 16,384 for a full listener. Who needs more raises the
+/// process's limit with it, and finds out here rather than from EMFILE.
 pub(super) const MAX_CONNECTIONS: Setting<usize> = Setting {
     key: "max_connections",
     default: 8192,
     min: 1,
     max: 10_000_000,
-    why: "two descriptors each stay inside a common hard limit of 20,000",
+    why: "two descriptors each, so 16,384; raise RLIMIT_NOFILE together with it",
 };
 
 /// The kernel's own default bound (net.core.somaxconn since Linux 5.4); it cuts larger values.
@@ -321,8 +315,9 @@ pub(super) const DOWNSTREAM_GROUPS: List<Group> = List {
     why: "post-quantum first for clients that have it; X25519 is the fastest of the rest",
 };
 
-/// X25519MLKEM768 costs 1.2 KB more in every hello and 15 to 30 us a handshake, and a hello in two
-/// packets upsets some servers and middleboxes; the upstream leg is mostly one's own network.
+/// X25519MLKEM768 makes every ClientHello 1,184 bytes longer (its ML-KEM key share, FIPS 203) and
+/// costs both ends 14 to 26 us a handshake; a hello in two packets upsets some servers and
+/// middleboxes, and this leg is mostly inside one's own network.
 pub(super) const UPSTREAM_GROUPS: List<Group> = List {
     key: "groups",
     default: &[Group::X25519, Group::P256, Group::P384],
@@ -354,13 +349,13 @@ pub(super) const SESSION_TICKET_KEYS: Optional = Optional {
     why: "keys are made at start, shared by all cores and rotated by themselves",
 };
 
-/// About 1 KiB a session. Tickets serve nearly all clients; this is for those without.
+/// Tickets serve nearly all clients; this is for the few that resume by session ID alone.
 pub(super) const SESSION_CACHE: Setting<usize> = Setting {
     key: "session_cache",
     default: 4096,
     min: 0,
     max: 1_048_576,
-    why: "some 4 MiB a core, for the few clients that resume by session ID only",
+    why: "room for the few clients that resume by session ID and not by ticket",
 };
 
 /// A ticket costs about 6 us to make. Every connection, full or resumed, leaves one, so a client

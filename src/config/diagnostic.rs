@@ -9,6 +9,10 @@ const LINE_COLUMNS_MAX: usize = 120;
 /// Columns kept before the blamed place in a line that is cut.
 const LEAD_COLUMNS: usize = 40;
 const TAB_COLUMNS: usize = 4;
+/// Enough for the widest line shown, at 4 bytes a character.
+const NEAR_BYTES: usize = 4 * LINE_COLUMNS_MAX;
+/// Nobody reads on after this many.
+const SHOWN_MAX: usize = 200;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Severity {
@@ -83,7 +87,7 @@ pub struct Diagnostics {
 
 impl Diagnostics {
     pub fn push(&mut self, diagnostic: Diagnostic) {
-        if !self.all.contains(&diagnostic) {
+        if self.all.last() != Some(&diagnostic) {
             self.all.push(diagnostic);
         }
     }
@@ -119,10 +123,15 @@ impl Diagnostics {
     pub fn render(&self, source: &Source, paint: Paint) -> String {
         let mut sorted: Vec<&Diagnostic> = self.all.iter().collect();
         sorted.sort_by_key(|diagnostic| diagnostic.span.as_ref().map(|span| span.start));
-        let blocks: Vec<String> = sorted
+        let beyond = sorted.len().saturating_sub(SHOWN_MAX);
+        let mut blocks: Vec<String> = sorted
             .into_iter()
+            .take(SHOWN_MAX)
             .map(|diagnostic| render_one(diagnostic, source, paint))
             .collect();
+        if beyond > 0 {
+            blocks.push(format!("{}: and {beyond} more\n", printable(&source.name)));
+        }
         blocks.join("\n")
     }
 
@@ -158,7 +167,7 @@ fn render_one(diagnostic: &Diagnostic, source: &Source, paint: Paint) -> String 
 
 /// The blamed line as a terminal can show it, and the carets under the span.
 fn excerpt(source: &Source, span: &Range<usize>) -> (String, String) {
-    let line = source.line_range(span.start);
+    let line = near(source, span.start);
     let end = span.end.clamp(span.start, line.end.max(span.start));
     let mut cells: Vec<Cell> = Vec::new();
     for (offset, character) in source.text[line.clone()].char_indices() {
@@ -176,6 +185,15 @@ fn excerpt(source: &Source, span: &Range<usize>) -> (String, String) {
         }
     }
     draw(window(&cells))
+}
+
+/// The line, or of an endless one what is near the blamed place.
+fn near(source: &Source, at: usize) -> Range<usize> {
+    let line = source.line_range(at);
+    let text = &source.text;
+    let start = text.floor_char_boundary(at.saturating_sub(NEAR_BYTES));
+    let end = text.floor_char_boundary(at.saturating_add(NEAR_BYTES));
+    line.start.max(start).min(line.end)..line.end.min(end)
 }
 
 struct Cell {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
@@ -17,18 +18,18 @@ pub(super) type Flag = Option<Spanned<bool>>;
 pub(super) type Texts = Option<Spanned<OneOrMany>>;
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
+#[serde(deny_unknown_fields)]
 pub(super) struct FileRoot {
-    pub(super) runtime: Option<Spanned<RuntimeFile>>,
-    pub(super) log: Option<Spanned<LogFile>>,
+    pub(super) runtime: Option<Spanned<Table<RuntimeFile>>>,
+    pub(super) log: Option<Spanned<Table<LogFile>>>,
     #[serde(default)]
-    pub(super) listener: Vec<Spanned<ListenerFile>>,
+    pub(super) listener: Vec<Spanned<Table<ListenerFile>>>,
     #[serde(default)]
-    pub(super) upstream: BTreeMap<Spanned<String>, Spanned<UpstreamFile>>,
+    pub(super) upstream: BTreeMap<Spanned<String>, Spanned<Table<UpstreamFile>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
+#[serde(deny_unknown_fields)]
 pub(super) struct RuntimeFile {
     pub(super) workers: Option<Spanned<TextOrWhole>>,
     pub(super) cpus: Text,
@@ -39,7 +40,7 @@ pub(super) struct RuntimeFile {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
+#[serde(deny_unknown_fields)]
 pub(super) struct LogFile {
     pub(super) access: Text,
     pub(super) format: Text,
@@ -47,13 +48,13 @@ pub(super) struct LogFile {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
+#[serde(deny_unknown_fields)]
 pub(super) struct ListenerFile {
     pub(super) name: Text,
     pub(super) bind: Texts,
     pub(super) upstream: Text,
     #[serde(default)]
-    pub(super) route: Vec<Spanned<RouteFile>>,
+    pub(super) route: Vec<Spanned<Table<RouteFile>>>,
     pub(super) max_connections: Whole,
     pub(super) backlog: Whole,
     pub(super) steering: Text,
@@ -65,11 +66,11 @@ pub(super) struct ListenerFile {
     pub(super) tcp_nodelay: Flag,
     pub(super) keepalive: Option<Spanned<FlagOrKeepalive>>,
     pub(super) tcp_user_timeout: Text,
-    pub(super) tls: Option<Spanned<DownstreamTlsFile>>,
+    pub(super) tls: Option<Spanned<Table<DownstreamTlsFile>>>,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
+#[serde(deny_unknown_fields)]
 pub(super) struct RouteFile {
     pub(super) sni: Texts,
     pub(super) alpn: Texts,
@@ -77,12 +78,12 @@ pub(super) struct RouteFile {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
+#[serde(deny_unknown_fields)]
 pub(super) struct DownstreamTlsFile {
     pub(super) certificate: Text,
     pub(super) private_key: Text,
     pub(super) ocsp_response: Text,
-    pub(super) certificates: Option<Vec<Spanned<CertificateFile>>>,
+    pub(super) certificates: Option<Vec<Spanned<Table<CertificateFile>>>>,
     pub(super) client_ca: Text,
     pub(super) verify_client: Text,
     pub(super) verify_depth: Whole,
@@ -100,7 +101,7 @@ pub(super) struct DownstreamTlsFile {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
+#[serde(deny_unknown_fields)]
 pub(super) struct CertificateFile {
     pub(super) certificate: Text,
     pub(super) private_key: Text,
@@ -108,7 +109,7 @@ pub(super) struct CertificateFile {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
+#[serde(deny_unknown_fields)]
 pub(super) struct UpstreamFile {
     #[serde(default)]
     pub(super) servers: Vec<Spanned<TextOrServer>>,
@@ -118,18 +119,18 @@ pub(super) struct UpstreamFile {
     pub(super) tcp_nodelay: Flag,
     pub(super) keepalive: Option<Spanned<FlagOrKeepalive>>,
     pub(super) tcp_user_timeout: Text,
-    pub(super) tls: Option<Spanned<UpstreamTlsFile>>,
+    pub(super) tls: Option<Spanned<Table<UpstreamTlsFile>>>,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
+#[serde(deny_unknown_fields)]
 pub(super) struct ServerFile {
     pub(super) address: Text,
     pub(super) weight: Whole,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
+#[serde(deny_unknown_fields)]
 pub(super) struct UpstreamTlsFile {
     pub(super) certificate: Text,
     pub(super) private_key: Text,
@@ -146,12 +147,16 @@ pub(super) struct UpstreamTlsFile {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
+#[serde(deny_unknown_fields)]
 pub(super) struct KeepaliveFile {
     pub(super) idle: Text,
     pub(super) interval: Text,
     pub(super) probes: Whole,
 }
+
+/// A struct that only a table fills. serde's derived structs take arrays too, by position.
+#[derive(Debug, Default)]
+pub(super) struct Table<T>(pub(super) T);
 
 #[derive(Debug)]
 pub(super) enum OneOrMany {
@@ -175,6 +180,24 @@ pub(super) enum FlagOrKeepalive {
 pub(super) enum TextOrServer {
     Text(String),
     Table(ServerFile),
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Shape<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Shape<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+        deserializer.deserialize_any(Shape(PhantomData)).map(Table)
+    }
 }
 
 impl<'de> Deserialize<'de> for OneOrMany {

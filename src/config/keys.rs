@@ -234,7 +234,7 @@ pub(super) fn example(table_name: &str, key_name: &str) -> Option<&'static str> 
 /// How a table's header is written.
 pub(super) fn header(name: &str) -> String {
     match name {
-        "" => "the top level".to_owned(),
+        "" => "the file's top level".to_owned(),
         "listener" | "listener.route" => format!("[[{name}]]"),
         _ => format!("[{name}]"),
     }
@@ -255,4 +255,100 @@ pub(super) fn nearest<'c>(
         .filter(|(slips, candidate)| *slips <= (candidate.len().max(3) / 3).min(4))
         .min_by_key(|(slips, _)| *slips)
         .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REFERENCE: &str = include_str!("../../docs/config.md");
+
+    /// Section title and the keys of its table, in order.
+    fn documented() -> Vec<(String, Vec<String>)> {
+        let mut sections: Vec<(String, Vec<String>)> = Vec::new();
+        for line in REFERENCE.lines() {
+            if let Some(title) = line.trim_start_matches('#').strip_prefix(" `") {
+                sections.push((title.trim_end_matches('`').to_owned(), Vec::new()));
+            } else if line.starts_with("### ") {
+                sections.push((line.to_owned(), Vec::new()));
+            } else if let Some(row) = line.strip_prefix("| `")
+                && let (Some((key, _)), Some((_, keys))) =
+                    (row.split_once('`'), sections.last_mut())
+            {
+                keys.push(key.to_owned());
+            }
+        }
+        sections
+    }
+
+    #[test]
+    fn the_reference_has_every_key_in_its_table_and_no_other() {
+        let documented = documented();
+        for table in TABLES.iter().filter(|table| !table.name.is_empty()) {
+            // Both legs' keepalive share a section; an array's certificates have the keys of one.
+            let title = match table.name {
+                "listener.keepalive" | "upstream.X.keepalive" => "keepalive".to_owned(),
+                "listener.tls.certificates" => continue,
+                "upstream.X.servers" => "servers".to_owned(),
+                name => header(name),
+            };
+            let (_, keys) = documented
+                .iter()
+                .find(|(known, _)| *known == title)
+                .unwrap_or_else(|| panic!("no section {title}"));
+            for key in table.keys {
+                assert!(
+                    keys.iter().any(|known| known == key.name),
+                    "{title} {}",
+                    key.name
+                );
+            }
+            for known in keys {
+                assert!(
+                    table.keys.iter().any(|key| key.name == known),
+                    "{title} {known}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_reference_has_every_default_and_its_why() {
+        use crate::config::{Origin, parse};
+        let text = "[[listener]]\nname = \"a\"\nbind = \"127.0.0.1:1\"\nupstream = \"b\"\n\
+                    [listener.tls]\ncertificate = \"a.crt\"\nprivate_key = \"a.key\"\n\
+                    [upstream.b]\nservers = [\"10.0.0.1:1\"]\n[upstream.b.tls]\n";
+        let loaded = parse("x.toml", text);
+        assert!(loaded.plan().is_some());
+        for value in &loaded.effective {
+            let Origin::Default { why } = value.origin else {
+                continue;
+            };
+            let key = value.key.rsplit('.').next().unwrap_or_default();
+            let row = REFERENCE.lines().find(|line| {
+                line.starts_with(&format!("| `{key}` |"))
+                    && line.contains(&format!("`{}`", value.value))
+                    && line.contains(why)
+            });
+            assert!(row.is_some(), "{key} = {} ({why})", value.value);
+        }
+    }
+
+    #[test]
+    fn the_reference_has_every_word_of_nginx_that_leads_here() {
+        for (theirs, ours) in NGINX {
+            let row = REFERENCE.lines().find(|line| {
+                line.starts_with(&format!("| `{ours}` |")) && line.contains(&format!("`{theirs}`"))
+            });
+            assert!(row.is_some(), "{theirs} -> {ours}");
+        }
+    }
+
+    #[test]
+    fn nearest_finds_slips_and_not_strangers() {
+        let names = ["idle_timeout", "connect_timeout", "name"];
+        assert_eq!(nearest("idel_timeout", names), Some("idle_timeout"));
+        assert_eq!(nearest("nmae", names), Some("name"));
+        assert_eq!(nearest("colour", names), None);
+    }
 }

@@ -186,19 +186,31 @@ fn unknown_key(cut: &Cut, lost: &mut Lost) -> Diagnostic {
         }
         format!(
             "nginx's `{key}` is `{ours}` in {} here",
-            keys::header(&there)
+            keys::header(&named(&there, &cut.home.path))
         )
     } else if let Some(near) = keys::nearest(key, known.iter().copied()) {
         lost.keys.insert((cut.home.start, near.to_owned()));
         format!("did you mean `{near}`?")
-    } else if let Some(table) = tables_with(key).next() {
-        format!("`{key}` belongs in {}", keys::header(table))
+    } else if tables_with(key).next().is_some() {
+        let tables: Vec<String> = tables_with(key).map(keys::header).collect();
+        format!("`{key}` belongs in {}", tables.join(" or "))
     } else {
         format!("{place} takes: {}", known.join(", "))
     };
     Diagnostic::error(format!("unknown key `{key}` in {place}"))
         .at(cut.span.clone())
         .cure(cure)
+}
+
+/// `upstream.X.tls` with the group's name, where the file shows it.
+fn named(kind: &str, path: &str) -> String {
+    let group = path
+        .strip_prefix("upstream.")
+        .and_then(|rest| rest.split('.').next());
+    match group {
+        Some(group) => kind.replace("upstream.X", &format!("upstream.{group}")),
+        None => kind.to_owned(),
+    }
 }
 
 /// The table that a key belongs in: the one it was written in, if that has it.
@@ -347,7 +359,7 @@ mod tests {
                 "`tcp_nodelay` takes true or false, not the text \"yes\"",
                 "an element of `bind` takes a string, not the number `1`",
                 "unknown key `adress` in [upstream.b.servers]",
-                "unknown key `foo` in the top level",
+                "unknown key `foo` in the file's top level",
                 "unknown key `idel` in [listener.keepalive]",
                 "unknown key `idle_timout` in [[listener]]",
             ]

@@ -99,6 +99,11 @@ fn explain(source: &Source, error: &Error) -> Diagnostic {
             .at(span)
             .cure("keep one of the two; several listeners are each `[[listener]]`");
     }
+    if error.message().contains("array elements") {
+        return Diagnostic::error("the array before this is not closed, or a comma is missing")
+            .at(span)
+            .cure("put `,` between elements and `]` after the last");
+    }
     Diagnostic::error(format!("this is not TOML: {}", error.message()))
         .at(span)
         .cure(

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
-use rustls::server::{NoServerSessionStorage, ProducesTickets, WantsServerCert};
+use rustls::server::{NoServerSessionStorage, WantsServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
 use rustls::{ConfigBuilder, ServerConfig, WantsVerifier};
@@ -25,13 +25,15 @@ pub struct ServerTls {
     base: ServerConfig,
     certificates: Vec<CertifiedKey>,
     allow: Vec<IdentityPattern>,
-    sessions: Option<SessionRules>,
+    /// `None`: no session IDs.
+    cache: Option<CacheRules>,
     clock: Clock,
 }
 
+/// Of each core's cache for clients that resume by session ID.
 #[derive(Debug)]
-struct SessionRules {
-    cache_max: usize,
+struct CacheRules {
+    sessions_max: usize,
     lifetime_secs: u64,
     authenticates: bool,
 }
@@ -57,7 +59,7 @@ impl ServerTls {
             .map(material::certified_key)
             .collect::<Result<Vec<_>, _>>()?;
         let clients = ClientRules::load(plan)?;
-        let digest = clients.digest(plan, &certificates);
+        let policy = clients.digest(plan, &certificates);
         let mut base = with_clients(builder(plan, clock)?, plan, clients)
             .with_cert_resolver(Arc::new(CertificateResolver::new(&certificates)));
         base.ignore_client_order = true;
@@ -65,28 +67,33 @@ impl ServerTls {
         base.alpn_protocols.clone_from(&plan.alpn);
         base.session_storage = Arc::new(NoServerSessionStorage {});
         base.send_tls13_tickets = 0;
-        let authenticates = plan.verify_client != VerifyClient::Off;
-        let resumption = &plan.resumption;
-        if resumption.enabled {
-            base.send_tls13_tickets = resumption.tickets;
-            base.ticketer = Arc::new(Ticketer {
-                ring: Arc::clone(keys),
-                policy: digest,
-                authenticates,
-                clock,
-            }) as Arc<dyn ProducesTickets>;
-        }
-        Ok(Self {
+        let mut tls = Self {
             base,
             certificates,
             allow: patterns(plan),
-            sessions: resumption.enabled.then(|| SessionRules {
-                cache_max: resumption.cache_max,
-                lifetime_secs: resumption.lifetime.as_secs(),
-                authenticates,
-            }),
+            cache: None,
             clock,
-        })
+        };
+        if plan.resumption.enabled {
+            tls.resume(plan, keys, policy);
+        }
+        Ok(tls)
+    }
+
+    fn resume(&mut self, plan: &DownstreamTls, keys: &Arc<KeyRing>, policy: PolicyDigest) {
+        let authenticates = plan.verify_client != VerifyClient::Off;
+        self.base.send_tls13_tickets = plan.resumption.tickets;
+        self.base.ticketer = Arc::new(Ticketer {
+            ring: Arc::clone(keys),
+            policy,
+            authenticates,
+            clock: self.clock,
+        });
+        self.cache = (plan.resumption.cache_max > 0).then_some(CacheRules {
+            sessions_max: plan.resumption.cache_max,
+            lifetime_secs: plan.resumption.lifetime.as_secs(),
+            authenticates,
+        });
     }
 
     /// A core's own copy, with its own session cache. Call it on the core's thread, once.
@@ -94,9 +101,9 @@ impl ServerTls {
     pub fn for_core(&self) -> Arc<ServerConfig> {
         let mut config = self.base.clone();
         config.cert_resolver = Arc::new(CertificateResolver::new(&self.certificates));
-        if let Some(rules) = self.sessions.as_ref().filter(|rules| rules.cache_max > 0) {
+        if let Some(rules) = &self.cache {
             config.session_storage = Arc::new(ServerSessions::new(
-                rules.cache_max,
+                rules.sessions_max,
                 rules.lifetime_secs,
                 rules.authenticates,
                 self.clock,

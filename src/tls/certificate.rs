@@ -1,6 +1,6 @@
 //! What a certificate says, for the log and for `check`; path validation is webpki's.
 
-use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm};
+use rustls::pki_types::CertificateDer;
 use x509_parser::asn1_rs::FromDer;
 use x509_parser::certificate::{X509Certificate, X509CertificateParser};
 use x509_parser::extensions::{BasicConstraints, SubjectAlternativeName};
@@ -71,22 +71,6 @@ pub(super) fn rsa_bits(key: &SubjectPublicKeyInfo<'_>) -> Option<usize> {
     significant
         .first()
         .map(|top| significant.len() * 8 - top.leading_zeros() as usize)
-}
-
-/// Whether the key of `issuer` made the signature over `signed`; the names are not compared.
-pub(super) fn is_signed_by(
-    issuer: &CertificateDer<'_>,
-    signed: &[u8],
-    signature: &[u8],
-    algorithms: &[&dyn SignatureVerificationAlgorithm],
-) -> bool {
-    webpki::EndEntityCert::try_from(issuer).is_ok_and(|issuer| {
-        algorithms.iter().any(|algorithm| {
-            issuer
-                .verify_signature(*algorithm, signed, signature)
-                .is_ok()
-        })
-    })
 }
 
 /// A distinguished name on one line: its common name if it has one, else all of it.

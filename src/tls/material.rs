@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use rustls::sign::CertifiedKey;
 use webpki::{CertRevocationList, OwnedCertRevocationList};
 
-use crate::config::{CertificatePlan, Diagnostic, Located, Trust};
+use crate::config::{CertificatePlan, Diagnostic, Located, Severity, Trust};
 
 /// First byte of every DER SEQUENCE: certificates, CRLs and OCSP responses begin with it.
 const DER_SEQUENCE: u8 = 0x30;
@@ -60,16 +60,13 @@ impl MaterialError {
 
     /// The finding that `check` shows.
     #[must_use]
-    pub fn into_diagnostic(self) -> Diagnostic {
-        let message = self.message();
-        let diagnostic = Diagnostic::error(message);
-        let diagnostic = match self.span {
-            Some(span) => diagnostic.at(span),
-            None => diagnostic,
-        };
-        match self.cure {
-            Some(cure) => diagnostic.cure(cure),
-            None => diagnostic,
+    pub fn into_diagnostic(self, severity: Severity) -> Diagnostic {
+        Diagnostic {
+            severity,
+            message: self.message(),
+            // A default has no place in the file.
+            span: self.span.filter(|span| !span.is_empty()),
+            cure: self.cure,
         }
     }
 
@@ -167,6 +164,7 @@ pub(super) fn bundle_anchors(
             .map(|anchor| anchor.to_owned())
             .map_err(|_| {
                 MaterialError::file(file, format!("certificate {} cannot be read", at + 1))
+                    .with_cure("take it out of the file, or export it again")
             })
     });
     anchors.collect()
@@ -291,7 +289,7 @@ fn read(file: &Located<PathBuf>) -> Result<Vec<u8>, MaterialError> {
             io::ErrorKind::PermissionDenied => {
                 unread.with_cure("let the user that Ringway runs as read it")
             }
-            _ => unread,
+            _ => unread.with_cure("name a regular file that can be read"),
         }
     })
 }
@@ -319,7 +317,8 @@ fn pem_sections<T: PemObject>(
 fn not_pem(file: &Located<PathBuf>, bytes: &[u8], what: &str, command: &str) -> MaterialError {
     let path = file.value.display();
     if bytes.is_empty() {
-        return MaterialError::file(file, "the file is empty");
+        return MaterialError::file(file, "the file is empty")
+            .with_cure("copy it again from where it was issued");
     }
     if bytes.first() == Some(&DER_SEQUENCE) {
         return MaterialError::file(file, "the file is DER, not PEM").with_cure(format!(

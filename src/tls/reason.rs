@@ -93,8 +93,17 @@ pub fn failure(error: &Error) -> (Cause, String) {
         Error::FailedToGetCurrentTime | Error::FailedToGetRandomBytes => {
             (Cause::System, error.to_string())
         }
+        Error::General(_) => match noted(error) {
+            Some(words) => (Cause::Protocol, words),
+            None => (Cause::Internal, error.to_string()),
+        },
         _ => (Cause::Internal, error.to_string()),
     }
+}
+
+fn noted(error: &Error) -> Option<String> {
+    let (noted, words) = NOTE.take()?;
+    (noted == *error).then_some(words)
 }
 
 /// What the peer speaks instead of TLS, by the first bytes it sent, if that can be told.
@@ -141,6 +150,13 @@ pub(super) fn note(error: &Error, words: String) {
     if matches!(error, Error::InvalidCertificate(_)) {
         NOTE.set(Some((error.clone(), words)));
     }
+}
+
+/// A listener has no certificate for a client. rustls says so in a text of its own.
+pub(super) fn note_no_certificate() {
+    let error = Error::General("no server certificate chain resolved".to_owned());
+    let words = "the client verifies no signature that the key of a certificate here can make";
+    NOTE.set(Some((error, words.to_owned())));
 }
 
 /// Keeps what only the chain itself can tell: which issuer is unknown.
@@ -191,8 +207,7 @@ fn top_issuer(leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -
 }
 
 fn certificate_failure(error: &Error, why: &CertificateError) -> (Cause, String) {
-    let noted = NOTE.take().filter(|(noted, _)| noted == error);
-    if let Some((_, words)) = noted {
+    if let Some(words) = noted(error) {
         return (Cause::Certificate, words);
     }
     if let CertificateError::Other(OtherError(other)) = why

@@ -9,7 +9,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{SignatureAlgorithm, SignatureScheme};
 use x509_parser::extensions::GeneralName;
 
-use super::certificate;
+use super::{certificate, reason};
 
 /// Chooses by server name (exact, then wildcard, then the default), then by what signatures the
 /// client verifies. Names come from the certificates' SANs.
@@ -63,7 +63,7 @@ impl CertificateResolver {
             .unwrap_or(&self.default)
     }
 
-    /// Without any that fits, the first: rustls then refuses with the reason.
+    /// `None`: the client verifies no signature that the name's certificates can make.
     fn choose(
         &self,
         server_name: Option<&str>,
@@ -71,17 +71,20 @@ impl CertificateResolver {
     ) -> Option<Arc<CertifiedKey>> {
         let choice = self.choice(server_name);
         let fits = |at: &&usize| self.certificates[**at].key.choose_scheme(schemes).is_some();
-        let at = match choice.as_slice() {
-            [only] => only,
-            several => several.iter().find(fits).or(several.first())?,
-        };
-        Some(Arc::clone(&self.certificates[*at]))
+        choice
+            .iter()
+            .find(fits)
+            .map(|at| Arc::clone(&self.certificates[*at]))
     }
 }
 
 impl ResolvesServerCert for CertificateResolver {
     fn resolve(&self, client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.choose(client_hello.server_name(), client_hello.signature_schemes())
+        let chosen = self.choose(client_hello.server_name(), client_hello.signature_schemes());
+        if chosen.is_none() {
+            reason::note_no_certificate();
+        }
+        chosen
     }
 }
 

@@ -159,8 +159,10 @@ fn keys_from_files(plan: &Resumption) -> Result<Vec<Arc<TicketKey>>, MaterialErr
                 ),
             );
         }
-        let key = TicketKey::from_secret(name, &secret)
-            .map_err(|_| MaterialError::file(file, "the ticket key cannot be used"))?;
+        let key = TicketKey::from_secret(name, &secret).map_err(|_| {
+            MaterialError::file(file, "the ticket key cannot be used")
+                .with_cure("make a new one with `openssl rand 80 > FILE`")
+        })?;
         list.push(Arc::new(key));
     }
     Ok(list)
@@ -320,5 +322,89 @@ impl ProducesTickets for Ticketer {
         }
         grant.carry_on();
         Some(session.to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn ring(lifetime_secs: u64) -> Arc<KeyRing> {
+        let plan = Resumption {
+            enabled: true,
+            lifetime: Duration::from_secs(lifetime_secs),
+            ticket_key_files: vec![],
+            cache_max: 0,
+            tickets: 2,
+        };
+        KeyRing::starting_at(&plan, 1_000).unwrap()
+    }
+
+    fn names(ring: &KeyRing, now: UnixSeconds) -> Vec<[u8; NAME_BYTES]> {
+        ring.with_keys(now, |keys| keys.list.iter().map(|key| key.name).collect())
+    }
+
+    #[test]
+    fn keys_rotate_each_half_lifetime_and_stay_while_a_ticket_may_live() {
+        let ring = ring(100);
+        let first = names(&ring, 1_000);
+        assert_eq!(first.len(), 1);
+        assert_eq!(names(&ring, 1_049), first);
+        let second = names(&ring, 1_050);
+        assert_eq!(second[1..], first);
+        let third = names(&ring, 1_100);
+        assert_eq!(third[1..], second);
+        // The first served until 1,050: its last ticket ends at 1,150.
+        let fourth = names(&ring, 1_151);
+        assert_eq!(fourth[1..], third[..2]);
+        assert_eq!(names(&ring, 9_000).len(), 2);
+    }
+
+    #[test]
+    fn all_cores_see_one_rotation() {
+        let ring = ring(100);
+        names(&ring, 1_000);
+        let seen: Vec<_> = std::thread::scope(|scope| {
+            let cores: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        names(&ring, 1_000);
+                        for now in 1_000..1_299 {
+                            names(&ring, now);
+                        }
+                        names(&ring, 1_299)[0]
+                    })
+                })
+                .collect();
+            cores.into_iter().map(|core| core.join().unwrap()).collect()
+        });
+        let now_current = names(&ring, 1_299);
+        assert!(seen.iter().all(|name| now_current.contains(name)));
+        // The current one, and those retired within a lifetime at half-lifetime steps.
+        assert!(now_current.len() <= 4);
+    }
+
+    #[test]
+    fn a_core_forgets_rings_that_are_gone() {
+        let held = ring(100);
+        names(&held, 1_000);
+        for _ in 0..50 {
+            names(&ring(100), 1_000);
+        }
+        assert!(VIEWS.with_borrow(Vec::len) <= 2);
+    }
+
+    #[test]
+    fn the_same_file_makes_the_same_key_and_48_bytes_are_not_80() {
+        let policy = [9; 32];
+        let key = |secret: &[u8]| TicketKey::from_secret([1; NAME_BYTES], secret).unwrap();
+        let ticket = key(&[5; 64]).seal(&policy, b"session".to_vec()).unwrap();
+        let (nonce, sealed) = ticket[NAME_BYTES..].split_first_chunk().unwrap();
+        let opened = |secret: &[u8]| key(secret).open(&policy, nonce, sealed);
+        assert_eq!(opened(&[5; 64]).unwrap(), b"session");
+        assert_eq!(opened(&[5; 32]), None);
+        assert_eq!(key(&[5; 64]).open(&[8; 32], nonce, sealed), None);
     }
 }

@@ -4,8 +4,12 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
+use rustls::crypto::{
+    WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
+};
+use rustls::pki_types::{
+    CertificateDer, ServerName, SignatureVerificationAlgorithm, TrustAnchor, UnixTime,
+};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
@@ -14,6 +18,8 @@ use webpki::{
     CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth,
     RevocationOptions, RevocationOptionsBuilder, UnknownStatusPolicy, VerifiedPath,
 };
+use x509_parser::certificate::X509Certificate;
+use x509_parser::revocation_list::CertificateRevocationList;
 
 use super::bound;
 use super::certificate;
@@ -335,4 +341,37 @@ fn note_accepted(
     let vouching = if verified { intermediates } else { &[] };
     let not_after = certificate::earliest_end(std::iter::once(leaf).chain(vouching));
     bound::on_peer_accepted(not_after, verified, now.as_secs());
+}
+
+/// Whether the key of `issuer` signed the certificate; the names are not compared.
+pub(super) fn is_issued_by(certificate: &X509Certificate<'_>, issuer: &CertificateDer<'_>) -> bool {
+    is_signed_by(
+        issuer,
+        certificate.tbs_certificate.as_ref(),
+        &certificate.signature_value.data,
+    )
+}
+
+/// Whether the key of `issuer` signed the list; the names are not compared.
+pub(super) fn has_issued_list(
+    list: &CertificateRevocationList<'_>,
+    issuer: &CertificateDer<'_>,
+) -> bool {
+    is_signed_by(
+        issuer,
+        list.tbs_cert_list.as_ref(),
+        &list.signature_value.data,
+    )
+}
+
+fn is_signed_by(issuer: &CertificateDer<'_>, signed: &[u8], signature: &[u8]) -> bool {
+    let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
+    EndEntityCert::try_from(issuer).is_ok_and(|issuer| {
+        let made_signature = |algorithm: &&dyn SignatureVerificationAlgorithm| {
+            issuer
+                .verify_signature(*algorithm, signed, signature)
+                .is_ok()
+        };
+        algorithms.all.iter().any(made_signature)
+    })
 }

@@ -5,7 +5,7 @@ use toml::Spanned;
 
 use crate::config::defaults;
 use crate::config::diagnostic::Diagnostic;
-use crate::config::file::{CertificateFile, DownstreamTlsFile, Text};
+use crate::config::file::{CertificateFile, DownstreamTlsFile, Table, Text};
 use crate::config::plan::{CertificatePlan, DownstreamTls, Located, Resumption, VerifyClient};
 use crate::config::value::{Refusal, alpn_protocol, identity_pattern};
 
@@ -18,7 +18,7 @@ const TICKET_KEYS_MAX: usize = 16;
 
 pub(super) fn downstream_tls(
     scope: &mut Scope<'_, '_>,
-    file: Option<Spanned<DownstreamTlsFile>>,
+    file: Option<Spanned<Table<DownstreamTlsFile>>>,
 ) -> Option<DownstreamTls> {
     let Some(file) = file else {
         if !scope.lost("tls") {
@@ -31,7 +31,7 @@ pub(super) fn downstream_tls(
         return None;
     };
     let table = file.span();
-    let file = file.into_inner();
+    let file = file.into_inner().0;
     let scope = &mut scope.inner("tls", table);
     let certificates = certificates(scope, &file);
     let verify_client = verify_client(scope, &file);
@@ -98,7 +98,7 @@ fn certificates(scope: &mut Scope<'_, '_>, file: &DownstreamTlsFile) -> Vec<Cert
         .enumerate()
         .filter_map(|(index, one)| {
             let inner = &mut scope.inner(&format!("certificates[{index}]"), one.span());
-            listed_certificate(inner, one.get_ref())
+            listed_certificate(inner, &one.get_ref().0)
         })
         .collect()
 }

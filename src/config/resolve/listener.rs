@@ -5,7 +5,7 @@ use toml::Spanned;
 
 use crate::config::defaults;
 use crate::config::diagnostic::Diagnostic;
-use crate::config::file::{ListenerFile, RouteFile, Text, Texts};
+use crate::config::file::{ListenerFile, RouteFile, Table, Text, Texts};
 use crate::config::plan::{BindAddress, ListenerPlan, Located, RoutePlan, Target};
 use crate::config::value::{Refusal, alpn_protocol, bind_address, name_pattern};
 use crate::types::GroupId;
@@ -23,14 +23,13 @@ pub(super) const NAME_BYTES_MAX: usize = 64;
 
 pub(super) fn listeners(
     desk: &mut Desk<'_>,
-    files: Vec<Spanned<ListenerFile>>,
+    files: Vec<Spanned<Table<ListenerFile>>>,
     groups: &mut Groups,
 ) -> Vec<ListenerPlan> {
     if files.is_empty() && !desk.lost.has(&(0..0), "listener") {
         desk.diagnostics.push(
             Diagnostic::error("the file has no [[listener]], so there is nothing to do").cure(
-                "add one:\n[[listener]]\nname = \"database\"\nbind = \"0.0.0.0:5432\"\nupstream = \"backend\""
-                    .replace('\n', "  "),
+                "add a [[listener]] with `name`, `bind` and `upstream`; configs/ has files to start from",
             ),
         );
     }
@@ -53,12 +52,12 @@ pub(super) fn listeners(
 fn listener(
     desk: &mut Desk<'_>,
     index: usize,
-    file: Spanned<ListenerFile>,
+    file: Spanned<Table<ListenerFile>>,
     groups: &mut Groups,
     names: &mut HashMap<String, usize>,
 ) -> ListenerPlan {
     let table = file.span();
-    let file = file.into_inner();
+    let file = file.into_inner().0;
     let mut unnamed = desk.scope(format!("listener[{index}]"), table.clone());
     let known = name(&mut unnamed, &file.name, names);
     let prefix = match &known {
@@ -193,7 +192,7 @@ fn target(scope: &mut Scope<'_, '_>, file: &ListenerFile, groups: &mut Groups) -
     let routes = routes
         .filter_map(|(index, route)| {
             let inner = &mut scope.inner(&format!("route[{index}]"), route.span());
-            route_plan(inner, route.get_ref(), groups)
+            route_plan(inner, &route.get_ref().0, groups)
         })
         .collect();
     Target::Routes { routes, default }
@@ -256,8 +255,13 @@ fn upstream_named(
     if scope.desk.lost.mentions(name) || scope.desk.lost.mentions("upstream") {
         return None;
     }
-    let cure = match groups.nearest(name) {
-        Some(near) => format!("did you mean `{near}`?"),
+    let near = groups.nearest(name).map(str::to_owned);
+    let cure = match near {
+        Some(near) => {
+            // Meant to be used, so not to be called unused.
+            groups.used(&near);
+            format!("did you mean `{near}`?")
+        }
         None => format!("add a table `[upstream.{name}]` with its `servers`"),
     };
     let message = format!("there is no upstream `{name}`");

@@ -12,8 +12,6 @@ mod scope;
 mod socket;
 mod upstream;
 
-use std::path::Path;
-
 use super::diagnostic::Diagnostics;
 use super::explain::Effective;
 use super::file::FileRoot;
@@ -36,14 +34,7 @@ pub(super) fn resolve(
     lost: Lost,
     diagnostics: Diagnostics,
 ) -> Resolved {
-    let base = Path::new(&source.name).parent().unwrap_or(Path::new(""));
-    let desk = &mut Desk {
-        source,
-        base: base.to_owned(),
-        lost,
-        diagnostics,
-        effective: Vec::new(),
-    };
+    let desk = &mut Desk::new(source, lost, diagnostics);
     let mut groups = Groups::of(&root.upstream);
     let plan = Plan {
         runtime: runtime::runtime(desk, root.runtime),

@@ -4,13 +4,16 @@ use toml::Spanned;
 
 use crate::config::defaults;
 use crate::config::diagnostic::Diagnostic;
-use crate::config::file::{LogFile, RuntimeFile, TextOrWhole};
+use crate::config::file::{LogFile, RuntimeFile, Table, TextOrWhole};
 use crate::config::plan::{AccessLog, LogPlan, RuntimePlan, Workers};
 use crate::config::value::{Refusal, cpu_list};
 
 use super::scope::{Desk, Scope, quoted};
 
-pub(super) fn runtime(desk: &mut Desk<'_>, file: Option<Spanned<RuntimeFile>>) -> RuntimePlan {
+pub(super) fn runtime(
+    desk: &mut Desk<'_>,
+    file: Option<Spanned<Table<RuntimeFile>>>,
+) -> RuntimePlan {
     let (file, table) = opened(file);
     let scope = &mut desk.scope("runtime", table);
     RuntimePlan {
@@ -22,7 +25,7 @@ pub(super) fn runtime(desk: &mut Desk<'_>, file: Option<Spanned<RuntimeFile>>) -
     }
 }
 
-pub(super) fn log(desk: &mut Desk<'_>, file: Option<Spanned<LogFile>>) -> LogPlan {
+pub(super) fn log(desk: &mut Desk<'_>, file: Option<Spanned<Table<LogFile>>>) -> LogPlan {
     let (file, table) = opened(file);
     let scope = &mut desk.scope("log", table);
     LogPlan {
@@ -32,11 +35,11 @@ pub(super) fn log(desk: &mut Desk<'_>, file: Option<Spanned<LogFile>>) -> LogPla
     }
 }
 
-fn opened<T: Default>(file: Option<Spanned<T>>) -> (T, Range<usize>) {
+fn opened<T: Default>(file: Option<Spanned<Table<T>>>) -> (T, Range<usize>) {
     match file {
         Some(file) => {
             let table = file.span();
-            (file.into_inner(), table)
+            (file.into_inner().0, table)
         }
         None => (T::default(), 0..0),
     }
@@ -72,9 +75,23 @@ fn workers(scope: &mut Scope<'_, '_>, file: &RuntimeFile) -> Workers {
 
 fn counted(scope: &mut Scope<'_, '_>, workers: &Spanned<TextOrWhole>) -> Workers {
     match workers.get_ref() {
-        TextOrWhole::Whole(number) => {
-            Workers::Count(scope.given_count(*number, workers.span(), &defaults::WORKERS))
-        }
+        TextOrWhole::Whole(number) => match usize::try_from(*number) {
+            Ok(count) if (1..=defaults::WORKERS_MAX).contains(&count) => {
+                scope.note("workers", count.to_string(), &workers.span());
+                Workers::Count(count)
+            }
+            _ => {
+                let refusal = Refusal {
+                    message: format!("there cannot be {number} workers"),
+                    cure: format!(
+                        "write a number from 1 to {}, or \"auto\" for one on each CPU",
+                        defaults::WORKERS_MAX
+                    ),
+                };
+                scope.refuse(refusal, workers.span());
+                Workers::Auto
+            }
+        },
         TextOrWhole::Text(text) if text == "auto" => {
             scope.note("workers", quoted("auto"), &workers.span());
             Workers::Auto

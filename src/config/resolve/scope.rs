@@ -15,9 +15,14 @@ use crate::config::read::Lost;
 use crate::config::source::Source;
 use crate::config::value::{Refusal, duration, show_duration};
 
+/// Longer lists are searched for each connection, or are a slip.
+const LIST_MAX: usize = 1024;
+
 /// What all tables of one file write to while they are resolved.
 pub(super) struct Desk<'s> {
     pub(super) source: &'s Source,
+    /// Where each line begins.
+    line_starts: Vec<usize>,
     /// Where relative paths start: the file's folder.
     pub(super) base: PathBuf,
     pub(super) lost: Lost,
@@ -26,6 +31,19 @@ pub(super) struct Desk<'s> {
 }
 
 impl<'s> Desk<'s> {
+    pub(super) fn new(source: &'s Source, lost: Lost, diagnostics: Diagnostics) -> Self {
+        let base = Path::new(&source.name).parent().unwrap_or(Path::new(""));
+        let after = source.text.match_indices('\n').map(|(at, _)| at + 1);
+        Self {
+            source,
+            line_starts: std::iter::once(0).chain(after).collect(),
+            base: base.to_owned(),
+            lost,
+            diagnostics,
+            effective: Vec::new(),
+        }
+    }
+
     pub(super) fn scope(
         &mut self,
         prefix: impl Into<String>,
@@ -39,7 +57,7 @@ impl<'s> Desk<'s> {
     }
 
     pub(super) fn line(&self, offset: usize) -> usize {
-        self.source.position(offset).line
+        self.line_starts.partition_point(|start| *start <= offset)
     }
 }
 
@@ -252,8 +270,15 @@ impl<'s> Scope<'_, 's> {
             };
             self.refuse(refusal, field.span());
         }
+        if let Some((_, span)) = items.get(LIST_MAX) {
+            let refusal = Refusal {
+                message: format!("`{key}` has more than {LIST_MAX} elements"),
+                cure: "split it, or use patterns where the key takes them".to_owned(),
+            };
+            self.refuse(refusal, span.clone());
+        }
         let mut all: Vec<Located<T>> = Vec::new();
-        for (text, span) in items {
+        for (text, span) in items.into_iter().take(LIST_MAX) {
             match parse(text) {
                 Ok(value) if all.iter().any(|known| known.value == value) => {
                     let refusal = Refusal {

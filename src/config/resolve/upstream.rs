@@ -6,7 +6,9 @@ use toml::Spanned;
 
 use crate::config::defaults;
 use crate::config::diagnostic::Diagnostic;
-use crate::config::file::{OneOrMany, Text, TextOrServer, Texts, UpstreamFile, UpstreamTlsFile};
+use crate::config::file::{
+    OneOrMany, Table, Text, TextOrServer, Texts, UpstreamFile, UpstreamTlsFile,
+};
 use crate::config::keys;
 use crate::config::plan::{
     CertificatePlan, Located, ResolvePlan, ServerAddress, ServerPlan, Trust, UpstreamAlpn,
@@ -20,7 +22,7 @@ use super::policy::{PolicyKeys, tls_policy};
 use super::scope::{Desk, Scope, located, quoted, shown};
 use super::socket::{SocketKeys, socket_options};
 
-type UpstreamFiles = BTreeMap<Spanned<String>, Spanned<UpstreamFile>>;
+type UpstreamFiles = BTreeMap<Spanned<String>, Spanned<Table<UpstreamFile>>>;
 
 /// Ids are 16 bits.
 const GROUPS_MAX: usize = 4096;
@@ -90,10 +92,10 @@ pub(super) fn upstreams(desk: &mut Desk<'_>, files: UpstreamFiles) -> Vec<Upstre
 fn upstream(
     desk: &mut Desk<'_>,
     name: &Spanned<String>,
-    file: Spanned<UpstreamFile>,
+    file: Spanned<Table<UpstreamFile>>,
 ) -> UpstreamPlan {
     let table = file.span();
-    let file = file.into_inner();
+    let file = file.into_inner().0;
     let scope = &mut desk.scope(format!("upstream.{}", name.get_ref()), table);
     if let Err(refusal) = plain_name(name.get_ref()) {
         scope.refuse(refusal, name.span());
@@ -204,7 +206,7 @@ fn resolve_plan(scope: &mut Scope<'_, '_>, file: &UpstreamFile) -> ResolvePlan {
 
 fn upstream_tls(
     scope: &mut Scope<'_, '_>,
-    file: Option<Spanned<UpstreamTlsFile>>,
+    file: Option<Spanned<Table<UpstreamTlsFile>>>,
     servers: &[ServerPlan],
 ) -> Option<UpstreamTls> {
     let Some(file) = file else {
@@ -218,7 +220,7 @@ fn upstream_tls(
         return None;
     };
     let table = file.span();
-    let file = file.into_inner();
+    let file = file.into_inner().0;
     let scope = &mut scope.inner("tls", table);
     let verify = scope.switch(&file.verify, &defaults::VERIFY);
     if !verify {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::link::Address;
+use crate::link::{Address, Link};
 use crate::record::Record;
 use crate::sys;
 use crate::wait::{DEADLINE, until, within};
@@ -169,7 +169,7 @@ impl Ringway {
 
     /// The scenario's file may have tables of its own; then ours stay out.
     fn file_text(&self, toml: &str, access_log: &Path) -> String {
-        let has = |table: &str| toml.lines().any(|line| line.trim() == table);
+        let has = |table: &str| toml.lines().any(|line| line.trim().starts_with(table));
         let mut text = String::new();
         if !has("[runtime]") {
             text += &format!("[runtime]\n{}", self.runtime);
@@ -623,7 +623,14 @@ fn last_bytes(text: &str, count: usize) -> &str {
 /// Waits until nothing listens on `address` any more.
 pub fn until_refused(address: &Address) {
     until(&format!("{address} refuses connections"), || {
-        crate::link::Link::connect(address).err()
+        match Link::connect(address) {
+            // A close would be the end of one direction only, and the proxy right to wait.
+            Ok(taken) => {
+                taken.reset();
+                None
+            }
+            Err(refused) => Some(refused),
+        }
     });
 }
 
