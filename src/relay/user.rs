@@ -134,7 +134,8 @@ impl Flow<'_> {
         let mut inbound = std::mem::take(self.source.inbound);
         let sent = match (from, to) {
             (Some(from), Some(to)) if !seals_in_place(from, to) => {
-                self.send_spaced(inbound.whole().0, &parts, to).await
+                // Rare, and its state would make every connection's future larger.
+                Box::pin(self.send_spaced(inbound.whole().0, &parts, to)).await
             }
             (_, Some(_)) => self.seal_and_send(inbound.whole().0, parts).await,
             (_, None) => {
