@@ -334,16 +334,27 @@ impl<'a, E: Engine> Handshake<'a, E> {
     }
 
     /// The alert that rustls has ready, sent as far as the socket takes it at once.
+    ///
+    /// rustls is shown the same bytes again: it may hold ranges of them (a message of which the
+    /// record is not used up), and an empty slice in their place makes it panic (0.23.46).
     fn send_alert(&mut self) {
         loop {
-            let UnbufferedStatus { state, .. } = self.engine.process(&mut []);
-            match state {
+            let shown = self
+                .inbound
+                .bytes_mut()
+                .get_mut(..self.shown)
+                .unwrap_or(&mut []);
+            let UnbufferedStatus { discard, state } = self.engine.process(shown);
+            let encoded = match state {
                 Ok(ConnectionState::EncodeTlsData(data)) => {
-                    if self.outbound.encode(data, self.buffers).is_err() {
-                        break;
-                    }
+                    self.outbound.encode(data, self.buffers).is_ok()
                 }
-                _ => break,
+                _ => false,
+            };
+            self.inbound.consume(discard);
+            self.shown -= discard;
+            if !encoded {
+                break;
             }
         }
         if let Some(flight) = self.outbound.take() {
