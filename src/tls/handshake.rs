@@ -335,25 +335,15 @@ impl<'a, E: Engine> Handshake<'a, E> {
 
     /// The alert that rustls has ready, sent as far as the socket takes it at once.
     ///
-    /// rustls is shown the same bytes again: it may hold ranges of them (a message of which the
-    /// record is not used up), and an empty slice in their place makes it panic (0.23.46).
+    /// rustls is asked only while it has something to send: it may still hold ranges of the bytes
+    /// it refused, and panics when it looks for them again (0.23.46, `buffers.rs`).
     fn send_alert(&mut self) {
-        loop {
-            let shown = self
-                .inbound
-                .bytes_mut()
-                .get_mut(..self.shown)
-                .unwrap_or(&mut []);
-            let UnbufferedStatus { discard, state } = self.engine.process(shown);
-            let encoded = match state {
-                Ok(ConnectionState::EncodeTlsData(data)) => {
-                    self.outbound.encode(data, self.buffers).is_ok()
-                }
-                _ => false,
+        while self.engine.common().wants_write() {
+            let UnbufferedStatus { state, .. } = self.engine.process(&mut []);
+            let Ok(ConnectionState::EncodeTlsData(data)) = state else {
+                break;
             };
-            self.inbound.consume(discard);
-            self.shown -= discard;
-            if !encoded {
+            if self.outbound.encode(data, self.buffers).is_err() {
                 break;
             }
         }
