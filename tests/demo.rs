@@ -150,6 +150,19 @@ fn it_stays_up_for_the_printed_curl_command_until_sigterm_ends_it() {
     assert!(body.contains("CN=the proxy of ringway demo"), "{body}");
     demo.signal(15);
     demo.expect_end(0);
+    let stderr = demo.text("stderr");
+    assert!(
+        !stderr.contains("closing the connections"),
+        "one signal drains: {stderr}"
+    );
+}
+
+#[test]
+fn a_closed_terminal_ends_it_in_order() {
+    let mut demo = Demo::start(&[], |_| {});
+    demo.wait_text("stderr", "ringway is ready");
+    demo.signal(1);
+    demo.expect_end(0);
 }
 
 #[test]

@@ -82,9 +82,12 @@ async fn perform(once: bool, options: Options) -> Result<ExitCode> {
     let outcome = show.begin()?;
     let mut exit = ExitCode::SUCCESS;
     let stop = async {
+        if interrupts.came_early().await {
+            return;
+        }
         let report = tokio::select! {
             report = outcome => report,
-            () = interrupts.next() => return,
+            _ = interrupts.hangup.recv() => return,
         };
         let passed = report.is_ok_and(|report| {
             say(&report.text);
@@ -94,7 +97,7 @@ async fn perform(once: bool, options: Options) -> Result<ExitCode> {
             exit = ExitCode::from(EXIT_INTERNAL);
         } else if !once {
             say("\nThe demo stays up until Ctrl-C.\n");
-            interrupts.next().await;
+            interrupts.hangup.recv().await;
         }
     };
     if let Err(words) = started.run(stop).await {
@@ -190,25 +193,35 @@ fn say(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
 }
 
-/// What ends the demo from outside; also a closed terminal, so that nothing stays behind.
-struct Interrupts([Signal; 3]);
+/// Signals that end the demo besides those that the running proxy waits for.
+struct Interrupts {
+    /// SIGINT and SIGTERM. Once the proxy runs they are its own: told of one twice, it would take
+    /// it for the second signal, which closes at once.
+    early: [Signal; 2],
+    /// The terminal was closed: nothing may stay behind then either.
+    hangup: Signal,
+}
 
 impl Interrupts {
     fn new() -> Result<Self> {
         let listen = |kind| signal(kind).context("no handler for signals");
-        Ok(Self([
-            listen(SignalKind::interrupt())?,
-            listen(SignalKind::terminate())?,
-            listen(SignalKind::hangup())?,
-        ]))
+        Ok(Self {
+            early: [
+                listen(SignalKind::interrupt())?,
+                listen(SignalKind::terminate())?,
+            ],
+            hangup: listen(SignalKind::hangup())?,
+        })
     }
 
-    async fn next(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
+    /// Whether a signal came before now.
+    async fn came_early(&mut self) -> bool {
+        let [interrupt, terminate] = &mut self.early;
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
+            biased;
+            _ = interrupt.recv() => true,
+            _ = terminate.recv() => true,
+            () = std::future::ready(()) => false,
         }
     }
 }

@@ -43,7 +43,14 @@ fn failures(phases: &[Phase], logged: &Logged) -> Vec<String> {
         .iter()
         .filter(|phase| phase.downstream.total() == 0 || phase.bytes == 0);
     let missing = missing.map(|phase| format!("{}: nothing came through", phase.name));
-    told.chain(unclean).chain(missing).collect()
+    let (lines, made) = (logged.connections, connections(phases));
+    let unlogged =
+        (lines < made).then(|| format!("{lines} lines in the log of {made} connections"));
+    told.chain(unclean).chain(missing).chain(unlogged).collect()
+}
+
+fn connections(phases: &[Phase]) -> u64 {
+    phases.iter().map(|phase| phase.downstream.total()).sum()
 }
 
 /// Both legs of each phase, the downstream counted by the clients, the upstream by the servers.
@@ -84,7 +91,7 @@ fn summary(phases: &[Phase], logged: &Logged, failures: usize) -> String {
          access log          {finished} of {} connections finished cleanly\n\
          failed              {failures}\n",
         paths.join("; "),
-        logged.connections
+        connections(phases)
     )
 }
 
@@ -132,25 +139,26 @@ mod tests {
         }
     }
 
-    fn logged(unclean: &[&str]) -> Logged {
+    fn logged(connections: u64, unclean: &[&str]) -> Logged {
         Logged {
-            connections: 1,
+            connections,
             paths: BTreeMap::new(),
             unclean: unclean.iter().map(ToString::to_string).collect(),
         }
     }
 
     #[test]
-    fn a_failed_client_an_unclean_end_and_an_idle_phase_each_fail_the_demo() {
+    fn a_failed_client_an_unclean_end_an_idle_phase_and_a_lost_line_each_fail_the_demo() {
         let fails = |phase, logged| failures(&[phase], &logged);
-        assert!(fails(phase(8, &[]), logged(&[])).is_empty());
+        assert!(fails(phase(8, &[]), logged(8, &[])).is_empty());
         for failed in [
             fails(
                 phase(8, &["client 1: byte 7 came back changed"]),
-                logged(&[]),
+                logged(8, &[]),
             ),
-            fails(phase(8, &[]), logged(&["end=reset"])),
-            fails(phase(0, &[]), logged(&[])),
+            fails(phase(8, &[]), logged(8, &["end=reset"])),
+            fails(phase(0, &[]), logged(8, &[])),
+            fails(phase(8, &[]), logged(7, &[])),
         ] {
             assert_eq!(failed.len(), 1, "{failed:?}");
         }
