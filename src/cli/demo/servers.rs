@@ -108,7 +108,14 @@ struct Server {
 impl Server {
     /// A thread for each connection: the listener's `max_connections` bounds them.
     fn run(&self, listener: &TcpListener) {
-        while let Ok((stream, _)) = listener.accept() {
+        loop {
+            let stream = match listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    let error = anyhow::Error::new(error);
+                    return self.complain(&error.context("it accepts no more connections"));
+                }
+            };
             let server = self.clone();
             let serve = move || {
                 if let Err(error) = server.serve(stream) {
@@ -119,7 +126,6 @@ impl Server {
                 self.complain(&anyhow::Error::new(error).context("no thread for a connection"));
             }
         }
-        self.complain(&anyhow::anyhow!("it accepts no more connections"));
     }
 
     fn complain(&self, error: &anyhow::Error) {
