@@ -167,7 +167,7 @@ pub(super) fn note(error: &Error, words: String) {
 /// A listener has no certificate for a client. rustls says so in a text of its own.
 pub(super) fn note_no_certificate() {
     let error = Error::General("no server certificate chain resolved".to_owned());
-    let words = "the client verifies no signature that the key of a certificate here can make";
+    let words = "no cipher suite in common, or no signature that a key here can make and the client verifies";
     NOTE.set(Some((error, words.to_owned())));
 }
 
