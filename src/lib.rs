@@ -1,19 +1,21 @@
 //! Ringway: a TLS stream proxy for bare-metal Linux.
 //!
 //! The rooms, from the lowest layer to the highest. A room imports from lower layers or from
-//! itself; `tests/architecture.rs` fails on an upward import.
+//! itself, never from its own layer's neighbour; `tests/architecture.rs` reads this table and
+//! fails on any other import.
 //!
 //! | layer | rooms |
 //! |---|---|
 //! | 0 | [`types`], [`sys`] |
-//! | 1 | [`config`], [`proto`], [`observe`] |
-//! | 2 | [`net`] |
-//! | 3 | [`tls`] |
-//! | 4 | [`upstream`], [`relay`] |
-//! | 5 | [`session`] |
-//! | 6 | [`worker`] |
-//! | 7 | [`control`] |
-//! | 8 | [`cli`] |
+//! | 1 | [`config`], [`proto`] |
+//! | 2 | [`observe`] |
+//! | 3 | [`net`] |
+//! | 4 | [`tls`] |
+//! | 5 | [`upstream`], [`relay`] |
+//! | 6 | [`session`] |
+//! | 7 | [`worker`] |
+//! | 8 | [`control`] |
+//! | 9 | [`cli`] |
 
 pub mod cli;
 pub mod config;

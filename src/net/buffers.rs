@@ -2,7 +2,8 @@ use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
-/// One whole TLS record of any version: 5 + 2^14 + 2048 (RFC 5246 6.2.3), and a little more.
+/// One whole sealed record: header, explicit nonce, 2^14 bytes and tag make 16,413 at most. A
+/// padded TLS 1.3 record fits too (16,645); what TLS 1.2 would allow an old cipher does not.
 pub const SMALL_BYTES: usize = 18 * 1024;
 /// Four sealed records, and a ClientHello of 64 KiB with its record headers.
 pub const LARGE_BYTES: usize = 68 * 1024;

@@ -30,6 +30,18 @@ pub enum Expect {
 }
 
 impl Inbound {
+    /// As if `bytes` had been received.
+    #[cfg(test)]
+    pub(crate) fn holding(bytes: &[u8]) -> Self {
+        let mut buffer = Buffers::default().large();
+        buffer[..bytes.len()].copy_from_slice(bytes);
+        Self {
+            buffer: Some(buffer),
+            start: 0,
+            end: bytes.len(),
+        }
+    }
+
     /// What was received and not consumed.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
@@ -213,19 +225,130 @@ impl Parts {
         self.ranges().iter().map(ExactSizeIterator::len).sum()
     }
 
-    /// Drops `bytes` from the front.
+    /// Drops `bytes` from the front, and the ranges that this leaves empty there.
     pub fn advance(&mut self, mut bytes: usize) {
         let mut done = 0;
-        for range in self.ranges.iter_mut().take(self.count) {
+        for range in self.ranges_mut() {
             let step = bytes.min(range.len());
             range.start += step;
             bytes -= step;
-            done += usize::from(range.start == range.end);
+            if range.start < range.end {
+                break;
+            }
+            done += 1;
         }
-        self.ranges
-            .get_mut(..self.count)
-            .unwrap_or(&mut [])
-            .rotate_left(done);
+        self.ranges_mut().rotate_left(done);
         self.count -= done;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(ranges: &[Range<usize>]) -> Parts {
+        let mut parts = Parts::default();
+        for range in ranges {
+            parts.push(range.clone());
+        }
+        parts
+    }
+
+    #[test]
+    fn parts_advance_within_to_and_over_the_ends_of_ranges() {
+        let three = parts(&[0..4, 10..13, 20..25]);
+        assert_eq!(three.bytes(), 12);
+        let after = |bytes| {
+            let mut left = three.clone();
+            left.advance(bytes);
+            assert_eq!(left.bytes(), 12 - bytes);
+            left.ranges().to_vec()
+        };
+        assert_eq!(after(0), [0..4, 10..13, 20..25]);
+        assert_eq!(after(3), [3..4, 10..13, 20..25]);
+        assert_eq!(after(4), [10..13, 20..25]);
+        assert_eq!(after(5), [11..13, 20..25]);
+        assert_eq!(after(7).first(), Some(&(20..25)));
+        assert_eq!(after(11).first(), Some(&(24..25)));
+        assert!(after(12).is_empty());
+    }
+
+    #[test]
+    fn parts_advance_in_any_steps_to_the_same_end() {
+        let all: Vec<usize> = [0..4, 10..13, 20..25].into_iter().flatten().collect();
+        for step in 1..=12 {
+            let mut left = parts(&[0..4, 10..13, 20..25]);
+            let mut seen = Vec::new();
+            while !left.is_empty() {
+                let bytes = step.min(left.bytes());
+                seen.extend(left.ranges().iter().flat_map(Clone::clone).take(bytes));
+                left.advance(bytes);
+            }
+            assert_eq!(seen, all, "in steps of {step}");
+        }
+    }
+
+    #[test]
+    fn an_empty_range_is_dropped_only_when_its_turn_has_come() {
+        let mut left = parts(&[0..4, 7..7, 10..13]);
+        left.advance(2);
+        assert_eq!(left.ranges(), [2..4, 7..7, 10..13]);
+        left.advance(3);
+        assert_eq!(left.ranges().first(), Some(&(11..13)));
+    }
+
+    #[test]
+    fn parts_hold_as_many_ranges_as_they_say() {
+        let mut full = Parts::default();
+        for at in 0..PARTS_MAX {
+            assert!(!full.is_full());
+            full.push(at..at + 1);
+        }
+        assert!(full.is_full());
+        assert_eq!(full.ranges().len(), PARTS_MAX);
+        full.advance(1);
+        assert!(!full.is_full());
+    }
+
+    #[test]
+    fn consumed_bytes_make_room_and_a_full_small_buffer_grows_once() {
+        let buffers = Buffers::default();
+        let mut inbound = Inbound::default();
+        inbound.make_room(&buffers, false).unwrap();
+        inbound.whole().0[..3].copy_from_slice(b"abc");
+        inbound.end = SMALL_BYTES;
+        inbound.consume(1);
+        inbound.make_room(&buffers, false).unwrap();
+        assert_eq!((inbound.start, inbound.end), (0, SMALL_BYTES - 1));
+        assert_eq!(&inbound.bytes()[..2], b"bc");
+
+        inbound.end = SMALL_BYTES;
+        assert!(inbound.is_full());
+        inbound.make_room(&buffers, false).unwrap();
+        assert_eq!(inbound.whole().0.len(), LARGE_BYTES);
+        assert_eq!(&inbound.bytes()[..2], b"bc");
+        assert_eq!(inbound.bytes().len(), SMALL_BYTES);
+
+        inbound.end = LARGE_BYTES;
+        let full = inbound.make_room(&buffers, false);
+        assert!(matches!(full, Err(ReceiveError::Full)));
+        inbound.consume(LARGE_BYTES);
+        assert!(inbound.make_room(&buffers, false).is_ok());
+        inbound.release_if_empty();
+        assert!(inbound.buffer.is_none());
+    }
+
+    #[test]
+    fn a_bulky_flow_gets_a_large_buffer_whatever_it_held() {
+        let buffers = Buffers::default();
+        let mut inbound = Inbound::default();
+        inbound.make_room(&buffers, true).unwrap();
+        assert_eq!(inbound.whole().0.len(), LARGE_BYTES);
+        let mut inbound = Inbound::default();
+        inbound.make_room(&buffers, false).unwrap();
+        inbound.end = 10;
+        inbound.make_room(&buffers, true).unwrap();
+        assert_eq!(inbound.whole().0.len(), LARGE_BYTES);
+        assert_eq!(inbound.bytes().len(), 10);
     }
 }

@@ -2,6 +2,7 @@
 //! plain bytes are received with the room around them that their record needs.
 
 use std::io::{self, IoSliceMut};
+use std::ops::Range;
 
 use super::flow::{Failure, Flow, MOVES_MAX};
 use crate::net::{Buffer, Expect, LARGE_BYTES, Parts, ReceiveError, SMALL_BYTES};
@@ -133,14 +134,16 @@ impl Flow<'_> {
         let mut inbound = std::mem::take(self.source.inbound);
         let sent = match (from, to) {
             (Some(from), Some(to)) if !seals_in_place(from, to) => {
-                let (mut buffer, parts) = self.spaced_copy(inbound.whole().0, &parts, to);
-                self.seal_and_send(&mut buffer, parts).await
+                // Rare, and its state would make every connection's future larger.
+                Box::pin(self.send_spaced(inbound.whole().0, &parts, to)).await
             }
             (_, Some(_)) => self.seal_and_send(inbound.whole().0, parts).await,
             (_, None) => {
                 let bytes = parts.bytes();
                 let sent = self.send(inbound.whole().0, parts).await;
-                self.seen.on_sent(self.direction, bytes);
+                if sent.is_ok() {
+                    self.seen.on_sent(self.direction, bytes);
+                }
                 sent
             }
         };
@@ -170,18 +173,20 @@ impl Flow<'_> {
     }
 
     /// Where the opened records leave too little room around them (TLS 1.3 in, 1.2 out).
-    fn spaced_copy(&self, from: &[u8], parts: &Parts, shape: Shape) -> (Buffer, Parts) {
-        let mut buffer = self.tools.buffers.large();
-        let mut spaced = Parts::default();
-        let mut place = 0;
-        for range in parts.ranges() {
-            let start = place + shape.head_bytes();
-            let end = start + range.len();
-            buffer[start..end].copy_from_slice(&from[range.clone()]);
-            spaced.push(start..end);
-            place = end + shape.tail_bytes();
+    async fn send_spaced(
+        &mut self,
+        from: &[u8],
+        parts: &Parts,
+        shape: Shape,
+    ) -> Result<(), Failure> {
+        let mut rest = parts.ranges();
+        while !rest.is_empty() {
+            let mut buffer = self.tools.buffers.large();
+            let spaced = copy_spaced(from, rest, &mut buffer, shape);
+            rest = rest.get(spaced.ranges().len()..).unwrap_or(&[]);
+            self.seal_and_send(&mut buffer, spaced).await?;
         }
-        (buffer, spaced)
+        Ok(())
     }
 
     /// Receives into slots that leave `shape`'s room around each record's plaintext.
@@ -330,4 +335,123 @@ fn spaced_parts(bytes: usize, shape: Shape) -> Parts {
         parts.push(start..start + left.min(TLS_PLAINTEXT_BYTES_MAX));
     }
     parts
+}
+
+/// Copies the first of `ranges` with `shape`'s room around each, as many as `to` takes: a full
+/// buffer of records with little around them is longer than one with more. A large buffer takes
+/// one at least.
+fn copy_spaced(from: &[u8], ranges: &[Range<usize>], to: &mut [u8], shape: Shape) -> Parts {
+    let mut spaced = Parts::default();
+    let mut place = 0;
+    for range in ranges {
+        let start = place + shape.head_bytes();
+        let end = start + range.len();
+        if end + shape.tail_bytes() > to.len() {
+            break;
+        }
+        to[start..end].copy_from_slice(&from[range.clone()]);
+        spaced.push(start..end);
+        place = end + shape.tail_bytes();
+    }
+    spaced
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPES: [Shape; 3] = [Shape::Tls13, Shape::Tls12Gcm, Shape::Tls12Chacha];
+
+    /// Whether the records that the parts will become stand within the buffer and apart.
+    fn stand_apart(parts: &Parts, shape: Shape, buffer_bytes: usize) -> bool {
+        let mut free_from = 0;
+        parts.ranges().iter().all(|range| {
+            let apart = range.start >= free_from + shape.head_bytes();
+            free_from = range.end + shape.tail_bytes();
+            apart && free_from <= buffer_bytes
+        })
+    }
+
+    #[test]
+    fn a_small_buffer_has_one_slot_and_a_large_one_four() {
+        for shape in SHAPES {
+            assert_eq!(slots(SMALL_BYTES, shape), 1, "{shape:?}");
+            assert_eq!(slots(LARGE_BYTES, shape), SLOTS_MAX, "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn parts_are_where_the_slots_are_and_hold_every_byte_once() {
+        let full = TLS_PLAINTEXT_BYTES_MAX;
+        for shape in SHAPES {
+            for bytes in [
+                1,
+                full - 1,
+                full,
+                full + 1,
+                3 * full,
+                4 * full - 1,
+                4 * full,
+            ] {
+                let parts = spaced_parts(bytes, shape);
+                assert_eq!(parts.bytes(), bytes);
+                assert_eq!(parts.ranges().len(), bytes.div_ceil(full));
+                for (slot, range) in parts.ranges().iter().enumerate() {
+                    assert_eq!(range.start, slot * stride(shape) + shape.head_bytes());
+                    assert!(range.len() == full || slot == parts.ranges().len() - 1);
+                }
+                assert!(stand_apart(&parts, shape, LARGE_BYTES), "{shape:?} {bytes}");
+            }
+            assert!(spaced_parts(0, shape).is_empty());
+        }
+    }
+
+    #[test]
+    fn records_that_fill_a_buffer_are_copied_in_as_many_turns_as_they_need() {
+        for (from_shape, shape) in SHAPES.iter().flat_map(|a| SHAPES.map(|b| (*a, b))) {
+            for count in 5..=8 {
+                let from: Vec<u8> = (0..=250).cycle().take(LARGE_BYTES).collect();
+                let (head, tail) = (from_shape.head_bytes(), from_shape.tail_bytes());
+                let stride = LARGE_BYTES / count;
+                let range = |at: usize| at * stride + head..(at + 1) * stride - tail;
+                let ranges: Vec<_> = (0..count).map(range).collect();
+                let (mut rest, mut copied) = (&ranges[..], Vec::new());
+                while !rest.is_empty() {
+                    let mut to = vec![0; LARGE_BYTES];
+                    let spaced = copy_spaced(&from, rest, &mut to, shape);
+                    assert!(!spaced.is_empty());
+                    assert!(stand_apart(&spaced, shape, LARGE_BYTES));
+                    let parts = spaced
+                        .ranges()
+                        .iter()
+                        .map(|range| to[range.clone()].to_vec());
+                    copied.extend(parts);
+                    rest = &rest[spaced.ranges().len()..];
+                }
+                let sent: Vec<_> = ranges
+                    .iter()
+                    .map(|range| from[range.clone()].to_vec())
+                    .collect();
+                assert!(copied == sent, "{from_shape:?} to {shape:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_flow_that_fills_its_buffer_tries_again_at_once_but_not_for_ever() {
+        let mut receiving = Receiving::new(Direction::Down);
+        assert_eq!(receiving.expect, Expect::Nothing);
+        for turn in 1..=2 * MOVES_MAX {
+            receiving.on_received(true);
+            let pauses = turn % MOVES_MAX == 0;
+            assert_eq!(receiving.expect == Expect::Nothing, pauses, "turn {turn}");
+            assert_eq!(receiving.overflowed_large(), turn > 1);
+        }
+        receiving.on_received(false);
+        assert_eq!(
+            (receiving.expect, receiving.bulky),
+            (Expect::Nothing, false)
+        );
+        assert!(!receiving.overflowed_large());
+    }
 }

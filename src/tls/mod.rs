@@ -15,6 +15,8 @@ mod handshake;
 mod identity;
 mod inspect;
 mod material;
+#[cfg(test)]
+mod pair;
 mod policy;
 mod reason;
 mod record;

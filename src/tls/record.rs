@@ -174,10 +174,11 @@ impl Keys {
     }
 
     /// Additional data of TLS 1.2: sequence, type, version, plaintext length (RFC 5246 6.2.3.3).
-    fn aad12(&self, content_type: u8, plaintext_bytes: usize) -> [u8; 13] {
+    /// `type_and_version` as the record's header has them, so that the tag covers both.
+    fn aad12(&self, type_and_version: [u8; 3], plaintext_bytes: usize) -> [u8; 13] {
         let mut aad = [0; 13];
         aad[..8].copy_from_slice(&self.sequence.to_be_bytes());
-        aad[8..11].copy_from_slice(&[content_type, 3, 3]);
+        aad[8..11].copy_from_slice(&type_and_version);
         aad[11..].copy_from_slice(&length_field(plaintext_bytes));
         aad
     }
@@ -293,7 +294,7 @@ fn seal_record(
             .key
             .seal_in_place_separate_tag(nonce, Aad::from(header), body),
         Shape::Tls12Gcm | Shape::Tls12Chacha => {
-            let aad = Aad::from(keys.aad12(content_type, bytes));
+            let aad = Aad::from(keys.aad12([content_type, 3, 3], bytes));
             keys.key.seal_in_place_separate_tag(nonce, aad, body)
         }
     };
@@ -358,6 +359,10 @@ impl Opener {
             .key
             .open_in_place(nonce, Aad::from(*header), body)
             .map_err(|_| RecordError::BadMac)?;
+        // RFC 8446 5.4: padding does not make a record longer.
+        if inner.len() > TLS_PLAINTEXT_BYTES_MAX + CONTENT_TYPE_BYTES {
+            return Err(RecordError::Overflow);
+        }
         let last = inner
             .iter()
             .rposition(|byte| *byte != 0)
@@ -373,13 +378,13 @@ impl Opener {
             .len()
             .checked_sub(head + TAG_BYTES)
             .ok_or(RecordError::BadMac)?;
-        let code = record[0];
-        let content_type = ContentType::from_code(code).ok_or(RecordError::UnexpectedType)?;
+        let type_and_version = [record[0], record[1], record[2]];
+        let content_type = ContentType::from_code(record[0]).ok_or(RecordError::UnexpectedType)?;
         let mut nonce = self.keys.nonce();
         if self.keys.shape == Shape::Tls12Gcm {
             nonce[4..].copy_from_slice(&record[HEADER_BYTES..head]);
         }
-        let aad = Aad::from(self.keys.aad12(code, bytes));
+        let aad = Aad::from(self.keys.aad12(type_and_version, bytes));
         let nonce = Nonce::assume_unique_for_key(nonce);
         let body = &mut record[head..];
         self.keys
@@ -407,3 +412,6 @@ pub(super) fn record_bytes(bytes: &[u8]) -> Result<Option<usize>, RecordError> {
         Ok(Some(whole))
     }
 }
+
+#[cfg(test)]
+mod tests;

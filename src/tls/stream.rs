@@ -197,6 +197,10 @@ impl TlsReader {
         let (buffer, held) = inbound.whole();
         let record = &mut buffer[held.start..held.start + bytes];
         let (content_type, content) = self.opener.open(record).map_err(ReadError::Record)?;
+        if !self.message.is_empty() && content_type != ContentType::Handshake {
+            let words = "a handshake message is interrupted";
+            return Err(ReadError::Unexpected(words, ALERT_UNEXPECTED_MESSAGE));
+        }
         if content_type == ContentType::ApplicationData && !content.is_empty() {
             self.idle_records = 0;
             parts.push(held.start + content.start..held.start + content.end);
@@ -220,12 +224,13 @@ impl TlsReader {
             let words = "too many records without application data";
             return Err(ReadError::Unexpected(words, ALERT_UNEXPECTED_MESSAGE));
         }
-        if !self.message.is_empty() && content_type != ContentType::Handshake {
-            let words = "a handshake message is interrupted";
-            return Err(ReadError::Unexpected(words, ALERT_UNEXPECTED_MESSAGE));
-        }
         match content_type {
             ContentType::ApplicationData => Ok(false),
+            // RFC 8446 5.4, RFC 5246 6.2.1.
+            _ if content.is_empty() => Err(ReadError::Unexpected(
+                "a handshake or alert record without content",
+                ALERT_UNEXPECTED_MESSAGE,
+            )),
             ContentType::Alert => on_alert(content, renewal.tls13),
             ContentType::Handshake => self.on_handshake(content, renewal).map(|()| false),
         }
@@ -401,3 +406,6 @@ pub fn seals_in_place(from: Shape, to: Shape) -> bool {
 }
 
 const _: () = assert!(Shape::Tls13.head_bytes() == HEADER_BYTES);
+
+#[cfg(test)]
+mod tests;
