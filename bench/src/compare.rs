@@ -154,13 +154,13 @@ impl<'a> Bench<'a> {
         listen_port: u16,
         upstream_port: u16,
     ) -> Setting<'b> {
-        let core = self.options.proxy_core;
         Setting {
             work,
             pki: &self.pki,
             listen_port,
             upstream_port,
-            core,
+            in_flight: self.options.in_flight,
+            core: self.options.proxy_core,
             dir,
         }
     }

@@ -20,4 +20,4 @@ mod upstream;
 
 pub(crate) use run::{Load, RunFigures, run};
 pub(crate) use tally::{Latencies, Tally};
-pub(crate) use upstream::{SERVERS, UpstreamSocket};
+pub(crate) use upstream::{UpstreamSocket, server_addresses, server_count};

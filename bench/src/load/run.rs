@@ -20,8 +20,8 @@ use crate::peer::{Running, Usage, family_usage};
 use crate::pki::{EDGE_NAME, Pki};
 use crate::work::{Mode, Work};
 
-/// Operations that each client completes before the measured ones, on average: the first is always
-/// a full handshake, and so a resumed row must not begin earlier.
+/// Operations before the measured ones, for each client and for each server: the first of either is
+/// always a full handshake, and so a resumed row must not begin earlier.
 const WARM_OPERATIONS: u64 = 4;
 /// For the allocator and the kernel to come to rest before memory is read.
 const SETTLING: Duration = Duration::from_millis(500);
@@ -109,7 +109,7 @@ async fn await_ready(port: u16, proxy: &mut Running, scene: &Rc<Scene>) -> anyho
         );
         turn().await;
     }
-    proxy.note_processes()
+    Ok(())
 }
 
 fn clients(load: &Load, scene: &Rc<Scene>) -> anyhow::Result<Vec<Client>> {
@@ -132,9 +132,12 @@ async fn measure_cpu(
     load: &Load,
     clients: Vec<Client>,
     scene: &Rc<Scene>,
-    proxy: &Running,
+    proxy: &mut Running,
 ) -> anyhow::Result<RunFigures> {
-    let warm = WARM_OPERATIONS * clients.len() as u64;
+    let parties = load
+        .in_flight
+        .max(upstream::server_count(&load.work, load.in_flight));
+    let warm = WARM_OPERATIONS * u64::from(parties);
     for client in clients {
         match load.work.mode {
             Mode::Pingpong { bytes } => monoio::spawn(client::pingpong(client, bytes)),
@@ -143,6 +146,7 @@ async fn measure_cpu(
         };
     }
     warm_up(load.warm_up, warm, scene).await?;
+    proxy.note_processes()?;
     let own = [std::process::id()];
     let (proxy_before, own_before) = (proxy.usage()?, family_usage(&own)?);
     let mut gauge = Gauge::new(scene);
@@ -185,7 +189,7 @@ async fn measure_idle(
     load: &Load,
     clients: Vec<Client>,
     scene: &Rc<Scene>,
-    proxy: &Running,
+    proxy: &mut Running,
 ) -> anyhow::Result<RunFigures> {
     let connections = u32::from(load.in_flight);
     let again = self::clients(load, scene)?;
@@ -194,6 +198,7 @@ async fn measure_idle(
         .map(|c| client::connect_times(c, connections));
     all(warm).await;
     settle().await;
+    proxy.note_processes()?;
     let (memory_before, before) = (proxy.memory_bytes()?, proxy.usage()?);
     let (began, held) = (Instant::now(), Held::default());
     scene.begin_measuring();

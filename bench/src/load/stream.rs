@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use rustls::{Connection, HandshakeKind};
 
 use super::socket::Socket;
+use super::tls::GROUP;
 
 #[derive(Debug)]
 pub(crate) enum Stream {
@@ -84,7 +85,23 @@ impl TlsStream {
             }
         }
         stream.flush().await?;
+        stream.check_group()?;
         Ok(stream)
+    }
+
+    /// A dearer or cheaper group than everybody's would be another work. A resumed TLS 1.2
+    /// handshake has none.
+    fn check_group(&self) -> io::Result<()> {
+        match self
+            .session
+            .negotiated_key_exchange_group()
+            .map(|group| group.name())
+        {
+            Some(GROUP) | None => Ok(()),
+            Some(other) => Err(io::Error::other(format!(
+                "the group is {other:?}, not {GROUP:?}"
+            ))),
+        }
     }
 
     pub(crate) fn handshake_kind(&self) -> Option<HandshakeKind> {

@@ -8,8 +8,8 @@ use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme,
-    SupportedProtocolVersion,
+    CertificateError, ClientConfig, DigitallySignedStruct, NamedGroup, ServerConfig,
+    SignatureScheme, SupportedProtocolVersion,
 };
 
 use crate::pki::Pki;
@@ -67,10 +67,14 @@ fn versions(version: Version) -> &'static [&'static SupportedProtocolVersion] {
     }
 }
 
-/// X25519 for all; the suites are the row's.
+/// The group that every handshake must come out with.
+pub(crate) const GROUP: NamedGroup = NamedGroup::X25519;
+
+/// X25519 for all; the suites are the row's. TLS 1.2 clients must name P-256 too: OpenSSL takes
+/// the list for the curves of certificates as well (RFC 8422 5.1).
 fn provider(suites: Suites) -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
-    provider.kx_groups = vec![kx_group::X25519];
+    provider.kx_groups = vec![kx_group::X25519, kx_group::SECP256R1];
     if suites == Suites::Aes128 {
         provider.cipher_suites = vec![
             cipher_suite::TLS13_AES_128_GCM_SHA256,

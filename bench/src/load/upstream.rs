@@ -12,16 +12,35 @@ use super::scene::Scene;
 use super::socket::{Listener, Socket};
 use super::stream::{Stream, TlsStream};
 use super::tally::{Handshakes, Tally};
-use crate::work::{Mode, Toward};
+use crate::work::{Handshake, Mode, Toward, Work};
 
-/// The group's members: three addresses of loopback. Each has its own 28,000 source ports, so that
-/// a proxy that opens 20,000 connections a second does not run out while they are in TIME_WAIT
-/// (the kernel lets a loopback port be used again after one second: tcp_tw_reuse = 2).
-pub(crate) const SERVERS: [Ipv4Addr; 3] = [
-    Ipv4Addr::new(127, 0, 0, 11),
-    Ipv4Addr::new(127, 0, 0, 12),
-    Ipv4Addr::new(127, 0, 0, 13),
-];
+/// Servers in the group, as in the canonical configuration. Each address has its own 28,000 source
+/// ports, so that a proxy that opens 20,000 connections a second does not run out while they are in
+/// TIME_WAIT (the kernel lets a loopback port be used again after one second: tcp_tw_reuse = 2).
+const SERVERS: u16 = 3;
+/// All servers are one listening socket on loopback addresses that differ in their last byte.
+const SERVERS_MAX: u16 = 254;
+
+/// How many servers the group of this work has.
+///
+/// Where sessions are to be resumed towards them, twice as many as operations in flight: OpenSSL
+/// takes a TLS 1.3 session away when the handshake that used it ends, and the next ticket comes
+/// with the server's next flight. In between, a proxy that keeps one session a server (nginx) has
+/// none. So each server must have come to rest before its next turn.
+pub(crate) fn server_count(work: &Work, in_flight: u16) -> u16 {
+    match work.mode {
+        Mode::Connect(Handshake::Resumed) if work.role.originates() => {
+            in_flight.saturating_mul(2).clamp(SERVERS, SERVERS_MAX)
+        }
+        _ => SERVERS,
+    }
+}
+
+/// The servers' addresses.
+pub(crate) fn server_addresses(count: u16) -> impl Iterator<Item = Ipv4Addr> {
+    (1..=count)
+        .map(|number| Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 0, 1, 0)) + u32::from(number)))
+}
 
 /// What one write or read of a bulk stream carries at most.
 pub(crate) const BULK_CHUNK: usize = 256 * 1024;

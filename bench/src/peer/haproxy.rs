@@ -24,12 +24,12 @@ pub(super) fn identity(said: &str) -> (String, String) {
 
 pub(super) fn configuration(setting: &Setting<'_>) -> String {
     // Bulk that no TLS leg touches is what splice is for; elsewhere it has nothing to do.
-    let splice = match (setting.work.role, setting.work.mode) {
-        (Role::Plain, Mode::Bulk(_)) => "    option splice-auto\n",
-        _ => "",
+    let (pipes, splice) = match (setting.work.role, setting.work.mode) {
+        (Role::Plain, Mode::Bulk(_)) => ("    maxpipes 256\n", "    option splice-auto\n"),
+        _ => ("", ""),
     };
     let mut text = format!(
-        "global\n    nbthread 1\n    cpu-map 1/1 {}\n    maxconn 9000\n\
+        "global\n    nbthread 1\n    cpu-map 1/1 {}\n    maxconn 9000\n{pipes}\
          defaults\n    mode tcp\n{splice}    timeout connect 5s\n    timeout client 10m\n    \
          timeout server 10m\n\
          frontend bench\n    bind 0.0.0.0:{}{} backlog 4096\n    default_backend backend\n\

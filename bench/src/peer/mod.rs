@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 pub(crate) use process::Running;
 pub(crate) use usage::{Usage, family_usage};
 
-use crate::load::SERVERS;
+use crate::load::{server_addresses, server_count};
 use crate::pki::Pki;
 use crate::work::Work;
 
@@ -41,6 +41,7 @@ pub(crate) struct Setting<'a> {
     pub(crate) pki: &'a Pki,
     pub(crate) listen_port: u16,
     pub(crate) upstream_port: u16,
+    pub(crate) in_flight: u16,
     pub(crate) core: usize,
     pub(crate) dir: &'a Path,
 }
@@ -48,9 +49,8 @@ pub(crate) struct Setting<'a> {
 impl Setting<'_> {
     /// The upstream servers as `address:port`.
     fn servers(&self) -> impl Iterator<Item = String> {
-        SERVERS
-            .iter()
-            .map(|address| format!("{address}:{}", self.upstream_port))
+        let count = server_count(self.work, self.in_flight);
+        server_addresses(count).map(|address| format!("{address}:{}", self.upstream_port))
     }
 }
 

@@ -71,7 +71,7 @@ impl Running {
         Ok(self.child.try_wait()?.is_none())
     }
 
-    /// To be called when it is ready: nginx has its worker by then.
+    /// To be called when it has served something: nginx's master listens before it has a worker.
     pub(crate) fn note_processes(&mut self) -> anyhow::Result<()> {
         self.pids = family(self.child.id())?;
         Ok(())
