@@ -53,7 +53,7 @@ pub(crate) struct CompareOptions {
     /// The core of the clients and upstream servers. Default: the last one.
     #[arg(long)]
     pub(crate) generator_core: Option<usize>,
-    /// Directory for compare.json.
+    /// Directory for compare.json and the latencies' .hgrm files.
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     pub(crate) out: PathBuf,
     /// Print the configurations that the proxies would get for this work, and end.

@@ -32,7 +32,12 @@ pub(crate) fn compare(options: &CompareOptions) -> anyhow::Result<()> {
     let rows = bench.measure(&works, &peers)?;
     report::print(&mut std::io::stdout().lock(), &environment, &peers, &rows)?;
     let file = report::write_json(&options.out, options, &environment, &peers, &rows)?;
-    writeln!(std::io::stdout(), "\nwritten: {}", file.display())?;
+    report::write_hgrm(&options.out, &peers, &rows)?;
+    writeln!(
+        std::io::stdout(),
+        "\nwritten: {} and hgrm/ beside it",
+        file.display()
+    )?;
     let failed = rows.iter().flat_map(Row::failures).count();
     ensure!(failed == 0, "{failed} runs failed: see above");
     Ok(())

@@ -43,6 +43,17 @@ impl Latencies {
         }
     }
 
+    /// What was recorded at all, by the phase's name.
+    pub(crate) fn phases(&self) -> impl Iterator<Item = (&'static str, &Histogram<u64>)> {
+        [
+            ("connect", &self.connect),
+            ("handshake", &self.handshake),
+            ("first_byte", &self.first_byte),
+        ]
+        .into_iter()
+        .filter(|(_, histogram)| !histogram.is_empty())
+    }
+
     /// All have the same bounds, so adding cannot fail.
     pub(crate) fn add(&mut self, other: &Self) {
         let pairs = [

@@ -25,7 +25,10 @@ pub(super) fn identity(said: &str) -> (String, String) {
 pub(super) fn configuration(setting: &Setting<'_>) -> String {
     // Bulk that no TLS leg touches is what splice is for; elsewhere it has nothing to do.
     let (pipes, splice) = match (setting.work.role, setting.work.mode) {
-        (Role::Plain, Mode::Bulk(_)) => ("    maxpipes 256\n", "    option splice-auto\n"),
+        (Role::Plain, Mode::Bulk(_)) => (
+            "    maxpipes 256\n",
+            "    option splice-request\n    option splice-response\n",
+        ),
         _ => ("", ""),
     };
     let mut text = format!(

@@ -8,11 +8,10 @@ use anyhow::Context;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::record::{Measured, Record, Row};
+use super::record::{Measured, Record, Row, merged_latencies};
 use super::spread::Spread;
 use crate::args::CompareOptions;
 use crate::environment::Environment;
-use crate::load::Latencies;
 use crate::peer::Peer;
 
 #[derive(Serialize)]
@@ -107,21 +106,11 @@ fn run_report(record: &Record) -> RunReport<'_> {
 }
 
 fn latencies(records: &[Record]) -> BTreeMap<&'static str, Quantiles> {
-    let mut all = Latencies::new();
-    for record in records.iter().filter(|record| record.refused.is_none()) {
-        if let Some(latencies) = &record.latencies {
-            all.add(latencies);
-        }
-    }
-    [
-        ("connect", &all.connect),
-        ("handshake", &all.handshake),
-        ("first_byte", &all.first_byte),
-    ]
-    .into_iter()
-    .filter(|(_, histogram)| !histogram.is_empty())
-    .map(|(name, histogram)| (name, Quantiles::of(histogram)))
-    .collect()
+    let merged = merged_latencies(records);
+    merged
+        .phases()
+        .map(|(phase, histogram)| (phase, Quantiles::of(histogram)))
+        .collect()
 }
 
 impl Quantiles {

@@ -91,11 +91,10 @@ impl Record {
             (Some(measured), None) => {
                 let rate = rate(work, measured);
                 format!(
-                    "{} {}, {rate}, proxy {:.0} %, generator {:.0} %",
+                    "{} {}, {rate}{}",
                     short(measured.figure),
                     work.mode.unit(),
-                    measured.proxy_load * 100.0,
-                    measured.generator_load * 100.0
+                    loads(work, measured)
                 )
             }
             (None, None) => "nothing measured".to_owned(),
@@ -105,6 +104,15 @@ impl Record {
         }
         line
     }
+}
+
+/// An idle row has no load to speak of.
+fn loads(work: &Work, measured: &Measured) -> String {
+    if work.mode == Mode::Idle {
+        return String::new();
+    }
+    let (proxy, generator) = (measured.proxy_load * 100.0, measured.generator_load * 100.0);
+    format!(", proxy {proxy:.0} %, generator {generator:.0} %")
 }
 
 pub(crate) fn rate(work: &Work, measured: &Measured) -> String {
@@ -195,6 +203,16 @@ fn refusal(work: &Work, tally: &Tally) -> Option<String> {
                 )
             })
         })
+}
+
+/// The latencies of all runs that count.
+pub(crate) fn merged_latencies(records: &[Record]) -> Latencies {
+    let mut merged = Latencies::new();
+    let counted = records.iter().filter(|record| record.refused.is_none());
+    counted
+        .filter_map(|record| record.latencies.as_ref())
+        .for_each(|part| merged.add(part));
+    merged
 }
 
 /// All runs of one row, by proxy.

@@ -6,6 +6,7 @@ use super::record::{Row, rate};
 use super::spread::Spread;
 use crate::environment::Environment;
 use crate::peer::Peer;
+use crate::work::Mode;
 
 pub(crate) fn print(
     out: &mut impl Write,
@@ -101,12 +102,11 @@ fn load(row: &Row, peer: usize) -> String {
     ) else {
         return "-".to_owned();
     };
-    format!(
-        "{:.0} % / {:.0} %, {}",
-        proxy.median,
-        generator.median,
-        rate(&row.work, last)
-    )
+    let rate = rate(&row.work, last);
+    if row.work.mode == Mode::Idle {
+        return rate;
+    }
+    format!("{:.0} % / {:.0} %, {rate}", proxy.median, generator.median)
 }
 
 fn failures(out: &mut impl Write, peers: &[Peer], rows: &[Row]) -> io::Result<()> {
