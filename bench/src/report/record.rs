@@ -11,6 +11,8 @@ use crate::work::{Handshake, Mode, Work};
 const GIB: f64 = (1_u64 << 30) as f64;
 /// Handshakes that must be of the row's kind, by the word of each end that the harness owns.
 const HANDSHAKES_RIGHT_MIN: f64 = 0.99;
+/// Fewer operations than this are an anecdote.
+const OPERATIONS_MIN: u64 = 100;
 /// Failures for each operation beyond which a run says nothing.
 const FAILURES_MAX: f64 = 0.01;
 /// The generator is the bottleneck when it has no time left while the proxy has.
@@ -161,8 +163,11 @@ fn measured(work: &Work, figures: &RunFigures) -> Measured {
 
 /// Why a run does not count, if it does not.
 fn refusal(work: &Work, tally: &Tally) -> Option<String> {
-    if tally.operations == 0 {
-        return Some("no operation was completed".to_owned());
+    if tally.operations < OPERATIONS_MIN && work.mode != Mode::Idle {
+        return Some(format!(
+            "only {} operations were completed, {OPERATIONS_MIN} are needed: more --seconds, or a quieter machine",
+            tally.operations
+        ));
     }
     let failures = tally.failure_count();
     if failures as f64 > tally.operations as f64 * FAILURES_MAX {
@@ -299,6 +304,13 @@ mod tests {
                 .unwrap()
                 .contains("the upstream servers")
         );
+    }
+
+    #[test]
+    fn a_run_of_few_operations_is_refused() {
+        let work = row_named("connect-plain");
+        assert!(refusal(&work, &tally(99, 0, 0)).is_some());
+        assert_eq!(refusal(&work, &tally(100, 0, 0)), None);
     }
 
     #[test]
