@@ -15,7 +15,7 @@ use ringway_support::openssl::SClient;
 use ringway_support::pattern::Pattern;
 use ringway_support::peer::Service;
 use ringway_support::pki::{Leaf, tester};
-use ringway_support::proxy::OpenFiles;
+use ringway_support::process::OpenFiles;
 use ringway_support::tls::{ClientTls, ServerTls, TLS12, TLS13};
 use ringway_support::toml::{listener, upstream};
 use ringway_support::{Bridge, Credential, Ending, House, Leg, Link, Peer, Proxy, Record, ringway};

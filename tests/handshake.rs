@@ -90,13 +90,19 @@ fn a_client_below_or_above_the_listeners_protocols_is_refused() {
 }
 
 #[test]
-fn an_old_openssl_client_is_refused_with_protocol_version() {
+fn an_openssl_client_of_tls_1_1_is_refused_with_an_alert() {
     let house = House::new();
     let (proxy, _echo) = terminating(&house, "");
     let said = SClient::to(proxy.address("front"))
         .args(&["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"])
         .fail();
-    said.expect("alert protocol version");
+    // protocol_version, or what else its hello of 2006 lacks.
+    assert!(
+        said.text.contains("alert protocol version")
+            || said.text.contains("alert handshake failure"),
+        "expected a fatal alert, s_client wrote:\n{}",
+        said.text
+    );
 }
 
 /// The name that IANA registered, from rustls's.
@@ -208,7 +214,10 @@ fn the_listeners_order_of_ciphers_beats_the_clients() {
 #[test]
 fn a_cipher_that_is_not_configured_is_refused() {
     let house = House::new();
-    let (proxy, _echo) = terminating(&house, "ciphers = [\"TLS_AES_128_GCM_SHA256\"]\n");
+    let (proxy, _echo) = terminating(
+        &house,
+        "protocols = [\"TLSv1.3\"]\nciphers = [\"TLS_AES_128_GCM_SHA256\"]\n",
+    );
     let client = ClientTls::trusting(&house.ca)
         .version(TLS13)
         .suite(CipherSuite::TLS13_AES_256_GCM_SHA384);
@@ -250,7 +259,7 @@ fn the_configured_group_is_the_only_one_on_either_leg() {
     let house = House::new();
     for (group, name, word) in groups() {
         let echo = Peer::tls(ServerTls::with(&house.backend).version(TLS13).config()).echo();
-        let lines = format!("groups = [\"{name}\"]\n");
+        let lines = format!("protocols = [\"TLSv1.3\"]\ngroups = [\"{name}\"]\n");
         let toml = listener("front", "back", "", &(house.terminate() + &lines))
             + &upstream(
                 "back",
@@ -493,10 +502,8 @@ fn each_kind_of_allowed_identity_lets_its_client_in_and_others_stay_out() {
         let (proxy, echo) = terminating(&house, &lines);
         visit(&proxy, &tester, "localhost").expect(&[("end", "finished")]);
         let record = refused(&proxy, &other, "localhost");
-        record.expect(&[
-            ("end", "identity_refused"),
-            ("client_identity", "spiffe://example.org/other"),
-        ]);
+        record.expect(&[("end", "identity_refused")]);
+        record.expect_reason(&["spiffe://example.org/other"]);
         assert_eq!(echo.counts().accepted(), 1, "{pattern}: {record}");
     }
 }

@@ -102,14 +102,18 @@ fn memory_of_idle_connections_comes_back() {
         }
         proxy.memory_bytes()
     };
-    let first = (round)();
-    let mut last = first;
-    for _ in 0..5 {
-        last = (round)();
+    // Pools, caches and the allocator's own are full after some rounds.
+    for _ in 0..4 {
+        (round)();
     }
-    let allowed = first + 2 * 1024 * 1024;
+    let before = (round)();
+    let mut after = before;
+    for _ in 0..8 {
+        after = (round)();
+    }
+    // The allocator takes another 2 MiB now and then; a leak of 6 KiB each would show.
     assert!(
-        last <= allowed,
-        "memory after 100 connections {first}, after 600 {last} bytes"
+        after <= before + 4 * 1024 * 1024,
+        "memory after 500 connections {before}, after 1,300 {after} bytes"
     );
 }

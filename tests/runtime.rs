@@ -127,7 +127,7 @@ fn the_banner_tells_version_rings_kernel_tls_and_listeners() {
     let echo = Peer::plain().echo();
     let proxy = ringway!().start(&front_to_back("", "", echo.address()));
     let banner = proxy.stderr().to_lowercase();
-    for words in [env!("CARGO_PKG_VERSION"), "io_uring", "ktls", "front"] {
+    for words in [env!("CARGO_PKG_VERSION"), "io_uring", "kernel tls", "front"] {
         assert!(
             banner.contains(words),
             "no {words:?} in the banner{}",
@@ -137,7 +137,7 @@ fn the_banner_tells_version_rings_kernel_tls_and_listeners() {
 }
 
 #[test]
-fn each_worker_has_a_ring_and_no_epoll_of_its_own() {
+fn each_worker_has_a_ring_of_its_own_and_no_epoll() {
     let echo = Peer::plain().echo();
     let proxy = ringway!().start(&front_to_back("", "", echo.address()));
     let files: Vec<_> = std::fs::read_dir(format!("/proc/{}/fd", proxy.pid()))
@@ -148,6 +148,6 @@ fn each_worker_has_a_ring_and_no_epoll_of_its_own() {
         .collect();
     let count = |word: &str| files.iter().filter(|file| file.contains(word)).count();
     assert_eq!(count("[io_uring]"), 2, "{files:?}");
-    // The control thread may have one.
-    assert!(count("[eventpoll]") <= 1, "{files:?}");
+    // The control thread's runtime has one, under two descriptors.
+    assert!(count("[eventpoll]") <= 2, "{files:?}");
 }

@@ -172,9 +172,10 @@ fn a_half_closed_connection_is_not_kept_beyond_the_idle_timeout() {
 #[test]
 fn a_side_that_never_reads_ends_by_the_idle_timeout() {
     for legs in LEGS {
-        let bridge = Bridge::start(ringway!(), legs, "idle_timeout = \"1s\"");
+        let bridge = Bridge::start(ringway!(), legs, "idle_timeout = \"1500ms\"");
         let (mut client, server) = bridge.pair();
-        client.send_until_full().unwrap();
+        // Fails when the limit is over before our own buffers are full.
+        let _ = client.send_until_full();
         let record = bridge.record(&client);
         record.expect(&[("end", "timeout"), ("phase", "relay")]);
         assert!(record.count("bytes_up") > 0, "{record}");

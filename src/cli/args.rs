@@ -3,7 +3,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::{check, explain, run};
+use super::{check, demo, explain, run};
 
 /// A TLS stream proxy for bare-metal Linux: one io_uring thread per core, rustls, TOML.
 #[derive(Parser)]
@@ -44,6 +44,6 @@ pub fn main() -> ExitCode {
         Command::Run { file, allow_epoll } => run::run(&file, allow_epoll),
         Command::Check { file } => check::run(&file),
         Command::Explain { file } => explain::run(&file),
-        Command::Demo { .. } => ExitCode::FAILURE,
+        Command::Demo { once, allow_epoll } => demo::run(once, allow_epoll),
     }
 }

@@ -2,6 +2,7 @@
 
 mod args;
 pub mod check;
+mod demo;
 pub mod explain;
 mod run;
 

@@ -46,8 +46,8 @@ impl Banner<'_> {
             ),
         }
         match self.probe.ktls {
-            Ok(()) => tracing::info!("kernel TLS: there, not used yet"),
-            Err(why) => tracing::info!("kernel TLS: no ({why})"),
+            Ok(()) => tracing::info!("kTLS: the kernel has it; this version does not use it yet"),
+            Err(why) => tracing::info!("kTLS: no ({why})"),
         }
     }
 

@@ -3,11 +3,17 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use monoio::net::UnixStream;
+use monoio::time::timeout;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::config::SocketOptions;
 use crate::sys;
+
+/// How long a farewell waits for the peer to read our last words: a few round trips.
+const FAREWELL_MAX: Duration = Duration::from_millis(500);
+const FAREWELL_BYTES_MAX: usize = 256 * 1024;
 
 /// A non-blocking stream socket, TCP or unix.
 ///
@@ -104,6 +110,41 @@ impl Socket {
     /// ENOTCONN when the peer has reset the connection.
     pub fn shutdown_write(&self) -> io::Result<()> {
         Ok(rustix::net::shutdown(self.fd(), Shutdown::Write)?)
+    }
+
+    /// Ends our direction and reads away what still comes, so that unread bytes do not turn the
+    /// coming close into a reset that overtakes what was sent last. Bounded in time and bytes.
+    pub async fn farewell(&self) {
+        if self.shutdown_write().is_ok() {
+            // Whether the peer closes in time or not, we do next.
+            let _ = timeout(FAREWELL_MAX, self.discard()).await;
+        }
+    }
+
+    async fn discard(&self) {
+        let mut scrap = [0; 4096];
+        let mut discarded = 0;
+        while discarded < FAREWELL_BYTES_MAX {
+            match self.try_recv(&mut scrap) {
+                Ok(0) => break,
+                Ok(bytes) => discarded += bytes,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.readable().await.is_err() {
+                        break;
+                    }
+                }
+                Err(_) => break,
+            }
+        }
+    }
+
+    /// True when the peer has reset the connection, also while bytes from it are still unread.
+    #[must_use]
+    pub fn is_reset(&self) -> bool {
+        let fd = self.fd();
+        let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
+        let found = poll(&mut polled, Some(&Timespec::default()));
+        found.is_ok_and(|found| found > 0) && polled[0].revents().contains(PollFlags::ERR)
     }
 
     /// Makes the coming close a reset, so that the peer cannot mistake it for a clean end.

@@ -1,6 +1,9 @@
 use std::cell::Cell;
 use std::io::{self, IoSlice};
-use std::time::Instant;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use monoio::time::timeout;
 
 use crate::net::{Buffers, CoarseInstant, Inbound, PARTS_MAX, Parts, Pipes, Socket};
 use crate::observe::RelayPath;
@@ -41,16 +44,14 @@ impl Leg {
 
     /// Ends the leg so that the peer cannot take it for a clean end. `alert` goes out first where
     /// there is TLS and no record is half sent.
-    pub fn abort(&mut self, alert: Option<u8>) {
+    pub async fn abort(&mut self, alert: Option<u8>) {
         let sealed = match (&mut self.tls, alert) {
             (Some(tls), Some(alert)) if !self.mid_send => tls.writer.fatal_alert(alert).ok(),
             _ => None,
         };
         match sealed {
             // A reset could overtake the alert; the alert already says that this is no clean end.
-            Some(record) if self.socket.try_send(&record).is_ok() => {
-                let _ = self.socket.shutdown_write();
-            }
+            Some(record) if self.socket.try_send(&record).is_ok() => self.socket.farewell().await,
             _ => self.socket.abort_on_close(),
         }
     }
@@ -102,9 +103,13 @@ impl Seen {
     }
 
     pub(super) fn on_path(&self, direction: Direction, path: RelayPath) {
-        match direction {
-            Direction::Up => self.path_up.set(path),
-            Direction::Down => self.path_down.set(path),
+        let place = match direction {
+            Direction::Up => &self.path_up,
+            Direction::Down => &self.path_down,
+        };
+        // A flow that has spliced may copy its last few bytes: it is a splice all the same.
+        if place.get() != RelayPath::Splice {
+            place.set(path);
         }
     }
 }
@@ -152,6 +157,9 @@ pub(super) struct Flow<'a> {
     pub seen: &'a Seen,
 }
 
+/// How often a flow that cannot write looks whether its source was reset.
+const STUCK_LOOK: Duration = Duration::from_secs(1);
+
 /// Batches that one flow may move before other connections have their turn.
 pub(super) const MOVES_MAX: u32 = 16;
 
@@ -189,14 +197,28 @@ impl Flow<'_> {
             match try_send(self.sink.socket, buffer, &parts) {
                 Ok(sent) => parts.advance(sent),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let ready = self.sink.socket.writable().await;
-                    ready.map_err(|error| self.sink_failed(&error))?;
+                    self.sink_writable().await?;
                 }
                 Err(error) => return Err(self.sink_failed(&error)),
             }
         }
         *self.sink.mid_send = false;
         Ok(())
+    }
+
+    /// Waits for room. Nobody reads the source meanwhile, so a reset there would go unseen as
+    /// long as the sink is stuck: it is looked for now and then.
+    pub(super) async fn sink_writable(&self) -> Result<(), Failure> {
+        let mut writable = pin!(self.sink.socket.writable());
+        loop {
+            match timeout(STUCK_LOOK, writable.as_mut()).await {
+                Ok(ready) => return ready.map_err(|error| self.sink_failed(&error)),
+                Err(_) if self.source.socket.is_reset() => {
+                    return Err(self.source_failed(&io::ErrorKind::ConnectionReset.into()));
+                }
+                Err(_) => {}
+            }
+        }
     }
 
     pub(super) fn source_failed(&self, error: &io::Error) -> Failure {

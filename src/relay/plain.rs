@@ -63,8 +63,7 @@ impl Flow<'_> {
             match pipe.drain_to(self.sink.socket.fd()) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let ready = self.sink.socket.writable().await;
-                    ready.map_err(|error| self.sink_failed(&error))?;
+                    self.sink_writable().await?;
                 }
                 Err(error) => return Err(self.sink_failed(&error)),
             }

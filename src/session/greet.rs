@@ -10,7 +10,10 @@ use crate::observe::LegTls;
 use crate::proto::client_hello::{ClientHello, ClientHelloReader, Progress};
 use crate::proto::record::fatal_alert;
 use crate::relay::Leg;
-use crate::tls::{Engine, Handshake, ServerEngine, TlsLeg, describe_leg, establish};
+use crate::tls::{
+    Engine, Handshake, HandshakeError, ServerEngine, TlsLeg, describe_leg, establish,
+    refused_identity,
+};
 use crate::types::{Cause, End, Phase, Side};
 
 /// A client that is ready to be connected to a server.
@@ -38,7 +41,10 @@ pub(super) async fn greet(
         let read = read_hello(&socket, &core.tools.buffers, &mut inbound, Expect::Bytes);
         let read = limit(seat, Some(plan.client_hello_timeout), read).await;
         let read = read.unwrap_or_else(|cut| Err(interrupted(cut, "client_hello_timeout").into()));
-        hello = Some(read.map_err(|refusal| refusal.tell(&socket, story.phase))?);
+        hello = match read {
+            Ok(hello) => Some(hello),
+            Err(refusal) => return Err(refusal.tell(&socket, story.phase).await),
+        };
         story.record().sni = hello.as_ref().and_then(|hello| hello.server_name.clone());
     }
     let Some(tls) = &core.listener(story.listener).tls else {
@@ -72,13 +78,13 @@ struct Refusal {
 }
 
 impl Refusal {
-    fn tell(self, socket: &Socket, phase: Phase) -> End {
+    async fn tell(self, socket: &Socket, phase: Phase) -> End {
         match self.alert {
             // The connection ends whether or not the alert arrives.
-            Some(alert) => {
-                let _ = socket.try_send(&fatal_alert(alert));
+            Some(alert) if socket.try_send(&fatal_alert(alert)).is_ok() => {
+                socket.farewell().await;
             }
-            None => socket.abort_on_close(),
+            _ => socket.abort_on_close(),
         }
         End::new(self.cause, phase, self.side).with_detail(self.words)
     }
@@ -191,7 +197,11 @@ async fn handshake(
     let engine = match shaken {
         Ok(Ok(engine)) => engine,
         Ok(Err(error)) => {
+            if let HandshakeError::Tls(error) = &error {
+                story.record().downstream_tls = Some(refused(error));
+            }
             let (cause, words) = error.cause_and_words(&[]);
+            socket.farewell().await;
             return Err(downstream(cause, words));
         }
         Err(cut) => {
@@ -213,6 +223,14 @@ async fn handshake(
     let alpn = engine.common().alpn_protocol().map(<[u8]>::to_vec);
     let leg: TlsLeg = establish(engine).map_err(|error| internal(&error))?;
     Ok((Leg::new(socket, inbound, Some(leg)), alpn))
+}
+
+fn refused(error: &rustls::Error) -> LegTls {
+    let peer_identity = refused_identity(error).map(Into::into);
+    LegTls {
+        peer_identity,
+        ..LegTls::default()
+    }
 }
 
 fn internal(error: &rustls::Error) -> End {

@@ -21,15 +21,15 @@ pub(super) async fn relaying(
     match ended {
         Ok(RelayEnd::Finished) => End::new(Cause::Finished, Phase::Relay, None),
         Ok(RelayEnd::Failed { failure, told }) => {
-            tell(&mut client, &mut server, &failure, told);
+            tell(client, server, &failure, told).await;
             End::new(failure.cause, Phase::Relay, Some(failure.side)).with_detail(failure.detail)
         }
         Ok(RelayEnd::Idle) => {
-            abort_both(&mut client, &mut server);
+            abort_both(client, server).await;
             End::new(Cause::Timeout, Phase::Relay, None).with_detail("idle_timeout")
         }
         Err(_) => {
-            abort_both(&mut client, &mut server);
+            abort_both(client, server).await;
             End::new(Cause::Shutdown, Phase::Relay, None).with_detail("drain_timeout")
         }
     }
@@ -47,20 +47,22 @@ fn note(story: &mut Story<'_>, seen: &Seen) {
 
 /// The failing side learns why where TLS has a word for it; the other side must not take the
 /// failure for a clean end, unless its own stream had come to one before (`told`).
-fn tell(client: &mut Leg, server: &mut Leg, failure: &Failure, told: bool) {
-    let (failed, other) = match failure.side {
+async fn tell(client: Leg, server: Leg, failure: &Failure, told: bool) {
+    let (mut failed, mut other) = match failure.side {
         Side::Downstream => (client, server),
         Side::Upstream => (server, client),
     };
-    failed.abort(failure.alert);
     if told {
         other.discard_received();
     } else {
-        other.abort(None);
+        other.abort(None).await;
     }
+    // Closed before the other one's farewell, which may take its time.
+    drop(other);
+    failed.abort(failure.alert).await;
 }
 
-fn abort_both(client: &mut Leg, server: &mut Leg) {
-    client.abort(None);
-    server.abort(None);
+async fn abort_both(mut client: Leg, mut server: Leg) {
+    client.abort(None).await;
+    server.abort(None).await;
 }

@@ -162,7 +162,7 @@ async fn settle(
     let mut client = greet(core, seat, story, socket).await?;
     let server = reach(core, seat, story, &client).await;
     if let Err(end) = &server {
-        client.leg.abort(Some(alert_for(end)));
+        client.leg.abort(Some(alert_for(end))).await;
     }
     server.map(|server| (client.leg, server))
 }

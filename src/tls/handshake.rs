@@ -334,16 +334,17 @@ impl<'a, E: Engine> Handshake<'a, E> {
     }
 
     /// The alert that rustls has ready, sent as far as the socket takes it at once.
+    ///
+    /// rustls is asked only while it has something to send: it may still hold ranges of the bytes
+    /// it refused, and panics when it looks for them again (0.23.46, `buffers.rs`).
     fn send_alert(&mut self) {
-        loop {
+        while self.engine.common().wants_write() {
             let UnbufferedStatus { state, .. } = self.engine.process(&mut []);
-            match state {
-                Ok(ConnectionState::EncodeTlsData(data)) => {
-                    if self.outbound.encode(data, self.buffers).is_err() {
-                        break;
-                    }
-                }
-                _ => break,
+            let Ok(ConnectionState::EncodeTlsData(data)) = state else {
+                break;
+            };
+            if self.outbound.encode(data, self.buffers).is_err() {
+                break;
             }
         }
         if let Some(flight) = self.outbound.take() {

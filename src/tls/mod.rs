@@ -37,7 +37,7 @@ pub use handshake::{
 pub use identity::{Identity, PeerSeen};
 pub use inspect::inspect;
 pub use material::MaterialError;
-pub use reason::{failure, foreign_protocol};
+pub use reason::{failure, foreign_protocol, refused_identity};
 pub use record::{Exhausted, Shape};
 pub use stream::{Opened, ReadError, Renewal, TlsLeg, TlsReader, TlsWriter, seals_in_place};
 pub use tickets::KeyRing;

@@ -64,6 +64,18 @@ impl fmt::Display for Refusal {
 
 impl StdError for Refusal {}
 
+/// Whom `allow_identities` refused, in words, if that is what the error says.
+#[must_use]
+pub fn refused_identity(error: &Error) -> Option<&str> {
+    let Error::InvalidCertificate(CertificateError::Other(OtherError(other))) = error else {
+        return None;
+    };
+    match other.downcast_ref::<Refusal>() {
+        Some(Refusal::Identity { shown, .. }) => Some(shown),
+        _ => None,
+    }
+}
+
 /// The cause and the words for an error that rustls gave for a peer's bytes.
 ///
 /// Call it on the thread that the error came up on, before the next handshake there.
@@ -155,7 +167,7 @@ pub(super) fn note(error: &Error, words: String) {
 /// A listener has no certificate for a client. rustls says so in a text of its own.
 pub(super) fn note_no_certificate() {
     let error = Error::General("no server certificate chain resolved".to_owned());
-    let words = "the client verifies no signature that the key of a certificate here can make";
+    let words = "no cipher suite in common, or no signature that a key here can make and the client verifies";
     NOTE.set(Some((error, words.to_owned())));
 }
 
@@ -171,12 +183,6 @@ pub(super) fn note_chain(
     let issuer = || top_issuer(leaf, intermediates);
     match why {
         CertificateError::UnknownIssuer => note(error, format!("unknown issuer {}", issuer())),
-        CertificateError::BadSignature => {
-            note(
-                error,
-                format!("not signed by the CA that it names ({})", issuer()),
-            );
-        }
         CertificateError::UnknownRevocationStatus => {
             note(
                 error,
@@ -383,7 +389,10 @@ pub(super) fn from_webpki(error: webpki::Error) -> Error {
         Webpki::CertExpired { time, not_after } => {
             CertificateError::ExpiredContext { time, not_after }
         }
-        Webpki::UnknownIssuer => CertificateError::UnknownIssuer,
+        // A CA of the name that did not sign it is, to the one who verifies, another CA.
+        Webpki::UnknownIssuer | Webpki::InvalidSignatureForPublicKey => {
+            CertificateError::UnknownIssuer
+        }
         Webpki::CertNotValidForName(context) => CertificateError::NotValidForNameContext {
             expected: context.expected,
             presented: context.presented,
@@ -393,7 +402,6 @@ pub(super) fn from_webpki(error: webpki::Error) -> Error {
         Webpki::CrlExpired { time, next_update } => {
             CertificateError::ExpiredRevocationListContext { time, next_update }
         }
-        Webpki::InvalidSignatureForPublicKey => CertificateError::BadSignature,
         Webpki::InvalidCrlSignatureForPublicKey => {
             return CertRevocationListError::BadSignature.into();
         }

@@ -1,3 +1,4 @@
+use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -93,7 +94,7 @@ async fn attempt(
     );
     let socket = match dialled.await {
         Ok(Ok(socket)) => socket,
-        Ok(Err(error)) => return Err(at(upstream_end(Cause::Unreachable, Phase::Connect, error))),
+        Ok(Err(error)) => return Err(at(dial_end(&error, endpoint))),
         Err(_) => return Err(at(timed_out(Phase::Connect))),
     };
     let connected = begun.elapsed();
@@ -111,6 +112,19 @@ async fn attempt(
     shaken
         .unwrap_or_else(|_| Err(timed_out(Phase::UpstreamHandshake)))
         .map_err(at)
+}
+
+/// A reset tells of a connection that was made (one that was not is refused, RFC 9293 3.10.7):
+/// the server left when it should have begun its part.
+fn dial_end(error: &io::Error, endpoint: &Endpoint) -> End {
+    let (cause, phase) = match error.kind() {
+        io::ErrorKind::ConnectionReset if endpoint.tls.is_some() => {
+            (Cause::Reset, Phase::UpstreamHandshake)
+        }
+        io::ErrorKind::ConnectionReset => (Cause::Reset, Phase::Connect),
+        _ => (Cause::Unreachable, Phase::Connect),
+    };
+    upstream_end(cause, phase, error)
 }
 
 async fn shake(

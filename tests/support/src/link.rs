@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -117,6 +117,9 @@ impl Ending {
 pub struct Link {
     pub(crate) socket: Socket,
     pub(crate) tls: Option<Connection>,
+    local: Option<SocketAddr>,
+    /// The other side reset the connection while connect(2) was still about to return.
+    reset_early: bool,
 }
 
 impl Link {
@@ -125,20 +128,39 @@ impl Link {
     /// # Errors
     /// What connect(2) says.
     pub fn connect(to: &Address) -> io::Result<Self> {
-        let socket = Socket::new(to.domain(), Type::STREAM, None)?;
-        socket.connect_timeout(&to.sock_addr()?, DEADLINE)?;
-        Self::over(socket)
+        match to {
+            Address::Ip(SocketAddr::V4(_)) => Self::connect_from(Ipv4Addr::LOCALHOST.into(), to),
+            Address::Ip(SocketAddr::V6(_)) => Self::connect_from(Ipv6Addr::LOCALHOST.into(), to),
+            Address::Unix(_) => {
+                let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+                socket.connect(&to.sock_addr()?)?;
+                Self::over(socket)
+            }
+        }
     }
 
     /// A plain connection from this address of ours.
+    ///
+    /// A connection that the other side took and reset at once counts as connected: the reset
+    /// comes with the first read.
     ///
     /// # Errors
     /// What bind(2) and connect(2) say.
     pub fn connect_from(from: IpAddr, to: &Address) -> io::Result<Self> {
         let socket = Socket::new(to.domain(), Type::STREAM, None)?;
+        // Bound first, so that the address is known even when the connection is gone at once.
         socket.bind(&SocketAddr::new(from, 0).into())?;
-        socket.connect_timeout(&to.sock_addr()?, DEADLINE)?;
-        Self::over(socket)
+        let local = socket.local_addr()?.as_socket();
+        let reset_early = match socket.connect_timeout(&to.sock_addr()?, DEADLINE) {
+            Ok(()) => false,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => true,
+            Err(error) => return Err(error),
+        };
+        Ok(Self {
+            local,
+            reset_early,
+            ..Self::over(socket)?
+        })
     }
 
     /// A TLS connection, after its handshake.
@@ -157,7 +179,13 @@ impl Link {
         socket.set_nonblocking(false)?;
         // Fails on unix sockets, which have no Nagle to turn off.
         let _ = socket.set_tcp_nodelay(true);
-        let link = Self { socket, tls: None };
+        let local = socket.local_addr()?.as_socket();
+        let link = Self {
+            socket,
+            tls: None,
+            local,
+            reset_early: false,
+        };
         link.limit(DEADLINE)?;
         Ok(link)
     }
@@ -228,8 +256,7 @@ impl Link {
     /// For a socket without an IP address.
     #[must_use]
     pub fn local(&self) -> SocketAddr {
-        let address = self.socket.local_addr().expect("a bound socket");
-        address.as_socket().expect("an IP address")
+        self.local.expect("an IP address")
     }
 
     /// # Panics
@@ -275,6 +302,9 @@ impl Link {
     /// # Errors
     /// `UnexpectedEof` without close_notify, `WouldBlock` after the limit, and what else went wrong.
     pub fn receive_some(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.reset_early {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
         let Some(tls) = &mut self.tls else {
             return (&self.socket).read(into);
         };

@@ -5,9 +5,9 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use crate::lines::Lines;
 use crate::link::Address;
 use crate::pki::Credential;
-use crate::proxy::Lines;
 use crate::sys;
 use crate::wait::{DEADLINE, within};
 

@@ -45,7 +45,10 @@ impl Authority {
     /// A new root.
     #[must_use]
     pub fn root(name: &str) -> Self {
-        let params = authority_params(name);
+        // Two roots of one name would be told apart by their signatures only, and a stranger's
+        // certificate would be a forged one.
+        let number = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let params = authority_params(&format!("{name} {number:x}"));
         let key = KeyPair::generate().expect("a P-256 key");
         let certificate = params.self_signed(&key).expect("a root certificate");
         let identity = (certificate.pem(), certificate.der().clone());

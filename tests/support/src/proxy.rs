@@ -3,18 +3,17 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::lines::Lines;
 use crate::link::{Address, Link};
 use crate::record::Record;
 use crate::sys;
@@ -393,84 +392,6 @@ impl Proxy {
         self.stdout.take().expect("stdout was not taken yet")
     }
 
-    /// # Panics
-    /// When the process is gone.
-    #[must_use]
-    pub fn open_files(&self) -> OpenFiles {
-        let directory = format!("/proc/{}/fd", self.pid());
-        let mut open = OpenFiles::default();
-        for entry in fs::read_dir(directory).expect("the proxy runs").flatten() {
-            let target = fs::read_link(entry.path()).unwrap_or_default();
-            let target = target.to_string_lossy();
-            match target.split(':').next() {
-                Some("socket") => open.sockets += 1,
-                Some("pipe") => open.pipes += 1,
-                _ => open.others += 1,
-            }
-        }
-        open
-    }
-
-    /// Waits until the proxy has no more sockets and other files than in `before`, and no more
-    /// pipe ends than its pools may keep.
-    ///
-    /// # Panics
-    /// When it does not come down in time.
-    pub fn wait_no_more_files(&self, before: OpenFiles, pooled_pipe_ends: usize) {
-        let down = within(DEADLINE, || {
-            let now = self.open_files();
-            let pipes_max = before.pipes + pooled_pipe_ends;
-            (now.sockets <= before.sockets && now.others <= before.others && now.pipes <= pipes_max)
-                .then_some(())
-        });
-        assert!(
-            down.is_some(),
-            "files leaked: before {before:?}, now {:?} (up to {pooled_pipe_ends} more pipe ends \
-             may be pooled){}",
-            self.open_files(),
-            self.story()
-        );
-    }
-
-    /// Anonymous memory in use, in bytes.
-    ///
-    /// # Panics
-    /// When the process is gone.
-    #[must_use]
-    pub fn memory_bytes(&self) -> u64 {
-        let status = self.read_proc("status");
-        let line = status.lines().find_map(|l| l.strip_prefix("RssAnon:"));
-        let line = line.expect("RssAnon in /proc/PID/status");
-        let kib = line.trim().trim_end_matches("kB").trim();
-        kib.parse::<u64>().expect("a number of kB") * 1024
-    }
-
-    /// CPU time of all threads of the process that live.
-    #[must_use]
-    pub fn cpu_time(&self) -> Duration {
-        let spent = self.tasks().into_iter().map(|task| {
-            let text = fs::read_to_string(task.join("schedstat")).unwrap_or_default();
-            let first = text.split(' ').next().unwrap_or_default().to_owned();
-            first.parse().unwrap_or(0)
-        });
-        Duration::from_nanos(spent.sum())
-    }
-
-    /// Name and CPUs of each thread.
-    #[must_use]
-    pub fn threads(&self) -> Vec<(String, String)> {
-        let threads = self.tasks().into_iter().map(|task| {
-            let name = fs::read_to_string(task.join("comm")).unwrap_or_default();
-            let status = fs::read_to_string(task.join("status")).unwrap_or_default();
-            let cpus = status
-                .lines()
-                .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-            let cpus = cpus.unwrap_or_default().trim().to_owned();
-            (name.trim().to_owned(), cpus)
-        });
-        threads.collect()
-    }
-
     /// All that the proxy told: for a failing test's message.
     #[must_use]
     pub fn story(&self) -> String {
@@ -480,16 +401,6 @@ impl Proxy {
             self.stderr(),
             last_bytes(&self.access_log(), 20_000)
         )
-    }
-
-    fn tasks(&self) -> Vec<PathBuf> {
-        let directory = format!("/proc/{}/task", self.pid());
-        let entries = fs::read_dir(directory).expect("the proxy runs");
-        entries.flatten().map(|entry| entry.path()).collect()
-    }
-
-    fn read_proc(&self, file: &str) -> String {
-        fs::read_to_string(format!("/proc/{}/{file}", self.pid())).expect("the proxy runs")
     }
 
     fn wait_ready(&mut self) {
@@ -524,72 +435,6 @@ impl Drop for Proxy {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// What `/proc/PID/fd` holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct OpenFiles {
-    pub sockets: usize,
-    pub pipes: usize,
-    pub others: usize,
-}
-
-/// Lines that a thread reads from a process.
-pub(crate) struct Lines {
-    incoming: Receiver<String>,
-    seen: std::cell::RefCell<String>,
-}
-
-impl Lines {
-    pub(crate) fn of(stream: impl Read + Send + 'static) -> Self {
-        let (sender, incoming) = mpsc::channel();
-        thread::spawn(move || {
-            let mut stream = BufReader::new(stream);
-            let mut line = Vec::new();
-            while stream.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
-                if sender.send(without_colours(&line)).is_err() {
-                    return;
-                }
-                line.clear();
-            }
-        });
-        Self {
-            incoming,
-            seen: String::new().into(),
-        }
-    }
-
-    pub(crate) fn text(&self) -> String {
-        let mut seen = self.seen.borrow_mut();
-        seen.extend(self.incoming.try_iter());
-        seen.clone()
-    }
-
-    /// After the process ended: all that it wrote.
-    pub(crate) fn text_to_end(&self) -> String {
-        while let Ok(line) = self.incoming.recv_timeout(DEADLINE) {
-            self.seen.borrow_mut().push_str(&line);
-        }
-        self.text()
-    }
-
-    /// Waits for a line that `wanted` makes something of.
-    pub(crate) fn wait<T>(&self, what: &str, wanted: impl Fn(&str) -> Option<T>) -> T {
-        let found = within(DEADLINE, || self.text().lines().find_map(&wanted));
-        found.unwrap_or_else(|| panic!("no {what} in {DEADLINE:?} in:\n{}", self.text()))
-    }
-}
-
-/// ANSI escapes would split `name=value`.
-fn without_colours(line: &[u8]) -> String {
-    let text = String::from_utf8_lossy(line);
-    let mut plain = String::new();
-    let mut rest = text.as_ref();
-    while let Some((before, escape)) = rest.split_once("\u{1b}[") {
-        plain.push_str(before);
-        rest = escape.split_once('m').map_or("", |(_, after)| after);
-    }
-    plain + rest
 }
 
 /// Addresses by listener of the lines `listening name=NAME address=ADDRESS`.
@@ -636,7 +481,8 @@ pub fn until_refused(address: &Address) {
 
 #[cfg(test)]
 mod tests {
-    use super::{listening, without_colours};
+    use super::listening;
+    use crate::lines::without_colours;
 
     #[test]
     fn listening_lines_are_read_with_and_without_quotes_and_colours() {

@@ -1,0 +1,96 @@
+//! How a client gets its stream through the proxy, and where it may fail on the way.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
+
+use super::scene::Scene;
+use super::socket::Socket;
+use super::stream::{Stream, TlsStream};
+use super::tally::record;
+use super::upstream::count;
+
+/// Loopback addresses that the clients spread over: 28,000 source ports towards each.
+const PROXY_ADDRESSES: u8 = 16;
+
+/// A failure's class: the stage it came in, and what happened.
+#[derive(Debug)]
+pub(crate) struct Failure(pub(crate) String);
+
+impl Failure {
+    pub(crate) fn at(stage: &'static str) -> impl Fn(io::Error) -> Self {
+        move |error| Self(format!("{stage}: {}", describe(&error)))
+    }
+}
+
+fn describe(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "closed early".to_owned(),
+        io::ErrorKind::ConnectionReset => "reset".to_owned(),
+        io::ErrorKind::ConnectionRefused => "refused".to_owned(),
+        io::ErrorKind::TimedOut => "timed out".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// One client: its place, its tickets, its turn among the proxy's addresses.
+pub(crate) struct Client {
+    port: u16,
+    next_address: u8,
+    name: ServerName<'static>,
+    tls: Option<Arc<ClientConfig>>,
+    pub(crate) scene: Rc<Scene>,
+}
+
+impl Client {
+    pub(crate) fn new(
+        port: u16,
+        name: ServerName<'static>,
+        tls: Option<ClientConfig>,
+        scene: &Rc<Scene>,
+    ) -> Self {
+        Self {
+            port,
+            next_address: 0,
+            name,
+            tls: tls.map(Arc::new),
+            scene: Rc::clone(scene),
+        }
+    }
+
+    /// Connects, and completes the handshake where the proxy terminates TLS.
+    pub(crate) async fn open(&mut self) -> Result<Stream, Failure> {
+        let began = Instant::now();
+        let address = self.address();
+        let socket = Socket::connect(address, Rc::clone(&self.scene))
+            .await
+            .map_err(Failure::at("connect"))?;
+        let connected = Instant::now();
+        self.scene
+            .note(|tally| record(&mut tally.latencies.connect, connected - began));
+        let Some(config) = &self.tls else {
+            return Ok(Stream::Plain(socket));
+        };
+        let session = ClientConnection::new(Arc::clone(config), self.name.clone())
+            .map_err(|error| Failure(format!("handshake: {error}")))?;
+        let stream = TlsStream::handshake(socket, session.into())
+            .await
+            .map_err(Failure::at("handshake"))?;
+        let kind = stream.handshake_kind();
+        self.scene.note(|tally| {
+            record(&mut tally.latencies.handshake, connected.elapsed());
+            count(&mut tally.client_handshakes, kind);
+        });
+        Ok(Stream::Tls(Box::new(stream)))
+    }
+
+    fn address(&mut self) -> SocketAddrV4 {
+        self.next_address = (self.next_address + 1) % PROXY_ADDRESSES;
+        SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, self.next_address + 1), self.port)
+    }
+}

@@ -1,0 +1,121 @@
+//! The proxies that are compared: what each is called, configured with and started as.
+
+mod haproxy;
+mod nginx;
+mod process;
+mod ringway;
+mod usage;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+pub(crate) use process::Running;
+pub(crate) use usage::{Usage, family_usage};
+
+use crate::load::{server_addresses, server_count};
+use crate::pki::Pki;
+use crate::work::Work;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Ringway,
+    Nginx,
+    Haproxy,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    pub(crate) kind: Kind,
+    pub(crate) path: PathBuf,
+    /// What it is called in the table: its name and version.
+    pub(crate) label: String,
+    /// What it says about itself and its TLS library.
+    pub(crate) about: String,
+}
+
+/// What a configuration is written for.
+pub(crate) struct Setting<'a> {
+    pub(crate) work: &'a Work,
+    pub(crate) pki: &'a Pki,
+    pub(crate) listen_port: u16,
+    pub(crate) upstream_port: u16,
+    pub(crate) in_flight: u16,
+    pub(crate) core: usize,
+    pub(crate) dir: &'a Path,
+}
+
+impl Setting<'_> {
+    /// The upstream servers as `address:port`.
+    fn servers(&self) -> impl Iterator<Item = String> {
+        let count = server_count(self.work, self.in_flight);
+        server_addresses(count).map(|address| format!("{address}:{}", self.upstream_port))
+    }
+}
+
+impl Peer {
+    pub(crate) fn examine(kind: Kind, path: &Path) -> anyhow::Result<Self> {
+        let argument = match kind {
+            Kind::Ringway => "--version",
+            Kind::Nginx => "-V",
+            Kind::Haproxy => "-vv",
+        };
+        let output = Command::new(path)
+            .arg(argument)
+            .output()
+            .with_context(|| format!("cannot run {} {argument}", path.display()))?;
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        if !output.status.success() {
+            bail!(
+                "{} {argument}: {}: {}",
+                path.display(),
+                output.status,
+                said.trim()
+            );
+        }
+        let (label, about) = match kind {
+            Kind::Ringway => match said.trim() {
+                "" => bail!("{} {argument} says nothing: is it ringway?", path.display()),
+                said => (said.to_owned(), said.to_owned()),
+            },
+            Kind::Nginx => nginx::identity(&said),
+            Kind::Haproxy => haproxy::identity(&said),
+        };
+        Ok(Self {
+            kind,
+            path: path.to_owned(),
+            label,
+            about,
+        })
+    }
+
+    pub(crate) fn configuration(&self, setting: &Setting<'_>) -> String {
+        match self.kind {
+            Kind::Ringway => ringway::configuration(setting),
+            Kind::Nginx => nginx::configuration(setting, &self.about),
+            Kind::Haproxy => haproxy::configuration(setting),
+        }
+    }
+
+    /// Ends in the foreground, so that the process tree is known.
+    fn command(&self, configuration: &Path) -> Command {
+        let mut command = Command::new(&self.path);
+        match self.kind {
+            Kind::Ringway => command.arg("run").arg(configuration),
+            Kind::Nginx => command.arg("-c").arg(configuration),
+            Kind::Haproxy => command.arg("-db").arg("-f").arg(configuration),
+        };
+        command
+    }
+}
+
+/// The first program of this name on the PATH or where Debian puts servers.
+pub(crate) fn installed(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/usr/local/sbin")])
+        .map(|dir| dir.join(name))
+        .find(|candidate| candidate.is_file())
+}

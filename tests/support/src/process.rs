@@ -1,0 +1,106 @@
+//! What the kernel tells of a running proxy: files, memory, CPU, threads.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::proxy::Proxy;
+use crate::wait::{DEADLINE, within};
+
+/// What `/proc/PID/fd` holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OpenFiles {
+    pub sockets: usize,
+    pub pipes: usize,
+    pub others: usize,
+}
+
+impl Proxy {
+    /// # Panics
+    /// When the process is gone.
+    #[must_use]
+    pub fn open_files(&self) -> OpenFiles {
+        let directory = format!("/proc/{}/fd", self.pid());
+        let mut open = OpenFiles::default();
+        for entry in fs::read_dir(directory).expect("the proxy runs").flatten() {
+            let target = fs::read_link(entry.path()).unwrap_or_default();
+            let target = target.to_string_lossy();
+            match target.split(':').next() {
+                Some("socket") => open.sockets += 1,
+                Some("pipe") => open.pipes += 1,
+                _ => open.others += 1,
+            }
+        }
+        open
+    }
+
+    /// Waits until the proxy has no more sockets and other files than in `before`, and no more
+    /// pipe ends than its pools may keep.
+    ///
+    /// # Panics
+    /// When it does not come down in time.
+    pub fn wait_no_more_files(&self, before: OpenFiles, pooled_pipe_ends: usize) {
+        let down = within(DEADLINE, || {
+            let now = self.open_files();
+            let pipes_max = before.pipes + pooled_pipe_ends;
+            (now.sockets <= before.sockets && now.others <= before.others && now.pipes <= pipes_max)
+                .then_some(())
+        });
+        assert!(
+            down.is_some(),
+            "files leaked: before {before:?}, now {:?} (up to {pooled_pipe_ends} more pipe ends \
+             may be pooled){}",
+            self.open_files(),
+            self.story()
+        );
+    }
+
+    /// Anonymous memory in use, in bytes.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        let status = self.read_proc("status");
+        let line = status.lines().find_map(|l| l.strip_prefix("RssAnon:"));
+        let line = line.expect("RssAnon in /proc/PID/status");
+        let kib = line.trim().trim_end_matches("kB").trim();
+        kib.parse::<u64>().expect("a number of kB") * 1024
+    }
+
+    /// CPU time of all threads of the process that live.
+    #[must_use]
+    pub fn cpu_time(&self) -> Duration {
+        let spent = self.tasks().into_iter().map(|task| {
+            let text = fs::read_to_string(task.join("schedstat")).unwrap_or_default();
+            let first = text.split(' ').next().unwrap_or_default().to_owned();
+            first.parse().unwrap_or(0)
+        });
+        Duration::from_nanos(spent.sum())
+    }
+
+    /// Name and CPUs of each thread.
+    #[must_use]
+    pub fn threads(&self) -> Vec<(String, String)> {
+        let threads = self.tasks().into_iter().map(|task| {
+            let name = fs::read_to_string(task.join("comm")).unwrap_or_default();
+            let status = fs::read_to_string(task.join("status")).unwrap_or_default();
+            let cpus = status
+                .lines()
+                .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+            let cpus = cpus.unwrap_or_default().trim().to_owned();
+            (name.trim().to_owned(), cpus)
+        });
+        threads.collect()
+    }
+
+    fn tasks(&self) -> Vec<PathBuf> {
+        let directory = format!("/proc/{}/task", self.pid());
+        let entries = fs::read_dir(directory).expect("the proxy runs");
+        entries.flatten().map(|entry| entry.path()).collect()
+    }
+
+    fn read_proc(&self, file: &str) -> String {
+        fs::read_to_string(format!("/proc/{}/{file}", self.pid())).expect("the proxy runs")
+    }
+}
