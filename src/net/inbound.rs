@@ -117,7 +117,11 @@ impl Inbound {
         }
     }
 
-    fn try_receive(
+    /// Receives once, without waiting.
+    ///
+    /// # Errors
+    /// [`ReceiveError`]; `WouldBlock` when nothing is there.
+    pub fn try_receive(
         &mut self,
         socket: &Socket,
         buffers: &Buffers,
@@ -223,6 +227,13 @@ impl Parts {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.ranges().iter().map(ExactSizeIterator::len).sum()
+    }
+
+    /// Drops the first `count` ranges.
+    pub fn drop_first(&mut self, count: usize) {
+        let count = count.min(self.count);
+        self.ranges.rotate_left(count);
+        self.count -= count;
     }
 
     /// Drops `bytes` from the front, and the ranges that this leaves empty there.

@@ -122,10 +122,9 @@ impl Socket {
     }
 
     async fn discard(&self) {
-        let mut scrap = [0; 4096];
         let mut discarded = 0;
         while discarded < FAREWELL_BYTES_MAX {
-            match self.try_recv(&mut scrap) {
+            match self.try_discard() {
                 Ok(0) => break,
                 Ok(bytes) => discarded += bytes,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -136,6 +135,11 @@ impl Socket {
                 Err(_) => break,
             }
         }
+    }
+
+    /// Reads bytes nobody wants. Its scrap stays off the futures that wait here.
+    fn try_discard(&self) -> io::Result<usize> {
+        self.try_recv(&mut [0; 4096])
     }
 
     /// True when the peer has reset the connection, also while bytes from it are still unread.

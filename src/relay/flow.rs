@@ -1,118 +1,15 @@
-use std::cell::Cell;
-use std::io::{self, IoSlice};
-use std::pin::pin;
-use std::time::{Duration, Instant};
+//! One direction of a relay: a machine that moves bytes until it has to wait, and says for what.
 
-use monoio::time::timeout;
+use std::io;
 
-use crate::net::{Buffers, CoarseInstant, Inbound, PARTS_MAX, Parts, Pipes, Socket};
+use super::leg::Tools;
+use super::outgoing::Outgoing;
+use super::receiving::Receiving;
+use super::seen::Seen;
+use crate::net::{Inbound, Parts, Pipe, Socket};
 use crate::observe::RelayPath;
-use crate::tls::{Exhausted, ReadError, Renewal, TlsLeg, TlsReader, TlsWriter};
+use crate::tls::{Exhausted, ReadError, Renewal, TlsReader, TlsWriter};
 use crate::types::{Cause, Direction, Side};
-
-/// One side of a relayed connection, its handshake done.
-pub struct Leg {
-    pub socket: Socket,
-    /// Received behind the handshake or the ClientHello, not yet relayed.
-    pub inbound: Inbound,
-    pub tls: Option<TlsLeg>,
-    /// A send was cut short: nothing but the rest of it may follow.
-    pub mid_send: bool,
-}
-
-impl Leg {
-    #[must_use]
-    pub fn new(socket: Socket, inbound: Inbound, tls: Option<TlsLeg>) -> Self {
-        Self {
-            socket,
-            inbound,
-            tls,
-            mid_send: false,
-        }
-    }
-
-    /// Throws away what has arrived: unread bytes would turn the coming close into a reset, which
-    /// could overtake what the peer has not read yet.
-    pub fn discard_received(&mut self) {
-        let mut scrap = [0; 4096];
-        for _ in 0..DISCARDS_MAX {
-            if !matches!(self.socket.try_recv(&mut scrap), Ok(1..)) {
-                break;
-            }
-        }
-    }
-
-    /// Ends the leg so that the peer cannot take it for a clean end. `alert` goes out first where
-    /// there is TLS and no record is half sent.
-    pub async fn abort(&mut self, alert: Option<u8>) {
-        let sealed = match (&mut self.tls, alert) {
-            (Some(tls), Some(alert)) if !self.mid_send => tls.writer.fatal_alert(alert).ok(),
-            _ => None,
-        };
-        match sealed {
-            // A reset could overtake the alert; the alert already says that this is no clean end.
-            Some(record) if self.socket.try_send(&record).is_ok() => self.socket.farewell().await,
-            _ => self.socket.abort_on_close(),
-        }
-    }
-}
-
-const DISCARDS_MAX: usize = 64;
-
-/// A core's pools, as a relay needs them.
-pub struct Tools {
-    pub buffers: Buffers,
-    pub pipes: Pipes,
-}
-
-/// What a relay did so far, for the record and the idle time limit.
-pub struct Seen {
-    pub bytes_up: Cell<u64>,
-    pub bytes_down: Cell<u64>,
-    pub path_up: Cell<RelayPath>,
-    pub path_down: Cell<RelayPath>,
-    /// When the first byte had been sent to the client.
-    pub first_byte: Cell<Option<Instant>>,
-    pub last_active: Cell<CoarseInstant>,
-}
-
-impl Default for Seen {
-    fn default() -> Self {
-        Self {
-            bytes_up: Cell::new(0),
-            bytes_down: Cell::new(0),
-            path_up: Cell::default(),
-            path_down: Cell::default(),
-            first_byte: Cell::new(None),
-            last_active: Cell::new(CoarseInstant::now()),
-        }
-    }
-}
-
-impl Seen {
-    pub(super) fn on_sent(&self, direction: Direction, bytes: usize) {
-        let count = match direction {
-            Direction::Up => &self.bytes_up,
-            Direction::Down => &self.bytes_down,
-        };
-        count.set(count.get() + bytes as u64);
-        if direction == Direction::Down && self.first_byte.get().is_none() {
-            self.first_byte.set(Some(Instant::now()));
-        }
-        self.last_active.set(CoarseInstant::now());
-    }
-
-    pub(super) fn on_path(&self, direction: Direction, path: RelayPath) {
-        let place = match direction {
-            Direction::Up => &self.path_up,
-            Direction::Down => &self.path_down,
-        };
-        // A flow that has spliced may copy its last few bytes: it is a splice all the same.
-        if place.get() != RelayPath::Splice {
-            place.set(path);
-        }
-    }
-}
 
 /// Where in a flow a failure came up: it decides what the other flow may still do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,75 +47,120 @@ pub(super) struct Sink<'a> {
 
 /// One direction of a relay.
 pub(super) struct Flow<'a> {
-    pub direction: Direction,
-    pub source: Source<'a>,
-    pub sink: Sink<'a>,
-    pub tools: &'a Tools,
-    pub seen: &'a Seen,
+    pub(super) direction: Direction,
+    pub(super) source: Source<'a>,
+    pub(super) sink: Sink<'a>,
+    pub(super) tools: &'a Tools,
+    pub(super) seen: &'a Seen,
+    pub(super) receiving: Receiving,
+    /// Application data that was opened in the source's buffer and is not on its way yet.
+    pub(super) opened: Parts,
+    pub(super) outgoing: Option<Outgoing>,
+    /// Held while the flow splices and is bulky.
+    pub(super) pipe: Option<Pipe>,
+    ending: bool,
 }
 
-/// How often a flow that cannot write looks whether its source was reset.
-const STUCK_LOOK: Duration = Duration::from_secs(1);
+/// What a flow has to wait for.
+enum Wait {
+    Source,
+    Sink,
+    /// Nothing: it has come to its clean end.
+    Ended,
+}
 
-/// Batches that one flow may move before other connections have their turn.
-pub(super) const MOVES_MAX: u32 = 16;
+/// What a look at the source gave.
+pub(super) enum Filled {
+    /// Something to send.
+    Outgoing,
+    Nothing,
+    EndOfStream,
+}
 
-impl Flow<'_> {
+impl<'a> Flow<'a> {
+    pub(super) fn new(
+        direction: Direction,
+        source: Source<'a>,
+        sink: Sink<'a>,
+        tools: &'a Tools,
+        seen: &'a Seen,
+    ) -> Self {
+        Self {
+            direction,
+            source,
+            sink,
+            tools,
+            seen,
+            receiving: Receiving::new(direction),
+            opened: Parts::default(),
+            outgoing: None,
+            pipe: None,
+            ending: false,
+        }
+    }
+
     /// Moves bytes until the source has ended cleanly and the sink was told so.
-    pub(super) async fn run(mut self) -> Result<(), Failure> {
-        if self.source.tls.is_none() && self.sink.tls.is_none() {
-            self.run_plain().await?;
-        } else {
-            self.run_user().await?;
-        }
-        self.finish().await
-    }
-
-    /// close_notify where there is TLS, then FIN: the other direction goes on.
-    async fn finish(&mut self) -> Result<(), Failure> {
-        if let Some((writer, _)) = &mut self.sink.tls {
-            let record = writer
-                .close_notify()
-                .map_err(|error| self.exhausted(error))?;
-            *self.sink.mid_send = true;
-            let sent = self.sink.socket.send_all(&record).await;
-            sent.map_err(|error| self.sink_failed(&error))?;
-            *self.sink.mid_send = false;
-        }
-        // ENOTCONN: the peer is gone already. It has all that we had for it.
-        let _ = self.sink.socket.shutdown_write();
-        Ok(())
-    }
-
-    /// Sends all parts of `buffer`.
-    pub(super) async fn send(&mut self, buffer: &[u8], mut parts: Parts) -> Result<(), Failure> {
-        *self.sink.mid_send = true;
-        while !parts.is_empty() {
-            match try_send(self.sink.socket, buffer, &parts) {
-                Ok(sent) => parts.advance(sent),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.sink_writable().await?;
-                }
-                Err(error) => return Err(self.sink_failed(&error)),
-            }
-        }
-        *self.sink.mid_send = false;
-        Ok(())
-    }
-
-    /// Waits for room. Nobody reads the source meanwhile, so a reset there would go unseen as
-    /// long as the sink is stuck: it is looked for now and then.
-    pub(super) async fn sink_writable(&self) -> Result<(), Failure> {
-        let mut writable = pin!(self.sink.socket.writable());
+    ///
+    /// Only the waiting is asynchronous, so that an idle flow is little more than its fields.
+    pub(super) async fn run(&mut self) -> Result<(), Failure> {
+        let path = match (&self.source.tls, &self.sink.tls) {
+            (None, None) => RelayPath::Copy,
+            _ => RelayPath::User,
+        };
+        self.seen.on_path(self.direction, path);
         loop {
-            match timeout(STUCK_LOOK, writable.as_mut()).await {
-                Ok(ready) => return ready.map_err(|error| self.sink_failed(&error)),
-                Err(_) if self.source.socket.is_reset() => {
-                    return Err(self.source_failed(&io::ErrorKind::ConnectionReset.into()));
+            match self.step()? {
+                Wait::Source => {
+                    let ready = self.source.socket.readable().await;
+                    ready.map_err(|error| self.source_failed(&error))?;
                 }
-                Err(_) => {}
+                Wait::Sink => {
+                    self.seen.on_stuck(self.direction, true);
+                    let ready = self.sink.socket.writable().await;
+                    self.seen.on_stuck(self.direction, false);
+                    ready.map_err(|error| self.sink_failed(&error))?;
+                }
+                Wait::Ended => return Ok(()),
             }
         }
+    }
+
+    fn step(&mut self) -> Result<Wait, Failure> {
+        loop {
+            if !self.flush()? {
+                return Ok(Wait::Sink);
+            }
+            if self.ending {
+                // ENOTCONN: the peer is gone already. It has all that we had for it.
+                let _ = self.sink.socket.shutdown_write();
+                return Ok(Wait::Ended);
+            }
+            match self.fill()? {
+                Filled::Outgoing => {}
+                Filled::Nothing => return Ok(Wait::Source),
+                Filled::EndOfStream => self.end()?,
+            }
+        }
+    }
+
+    fn fill(&mut self) -> Result<Filled, Failure> {
+        match (&self.source.tls, &self.sink.tls) {
+            (Some(_), _) => self.fill_from_tls(),
+            (None, Some((writer, _))) => self.fill_spaced(writer.shape()),
+            (None, None) => self.fill_plain(),
+        }
+    }
+
+    /// close_notify where there is TLS; the FIN follows when it is sent. The other direction
+    /// goes on.
+    fn end(&mut self) -> Result<(), Failure> {
+        self.ending = true;
+        if let Some((writer, _)) = &mut self.sink.tls {
+            let record = writer.close_notify();
+            let record = record.map_err(|error| self.exhausted(error))?;
+            self.outgoing = Some(Outgoing::control(record));
+        }
+        Ok(())
     }
 
     pub(super) fn source_failed(&self, error: &io::Error) -> Failure {
@@ -273,17 +215,4 @@ impl Flow<'_> {
 fn alert_words(code: u8) -> String {
     let name = rustls::AlertDescription::from(code);
     format!("the peer sent the alert {name:?} ({code})")
-}
-
-/// One system call: send(2) for one part, writev(2) for several.
-fn try_send(socket: &Socket, buffer: &[u8], parts: &Parts) -> io::Result<usize> {
-    let part = |range: &std::ops::Range<usize>| buffer.get(range.clone()).unwrap_or(&[]);
-    if let [only] = parts.ranges() {
-        return socket.try_send(part(only));
-    }
-    let mut slices = [IoSlice::new(&[]); PARTS_MAX];
-    for (slice, range) in slices.iter_mut().zip(parts.ranges()) {
-        *slice = IoSlice::new(part(range));
-    }
-    socket.try_send_vectored(slices.get(..parts.ranges().len()).unwrap_or(&[]))
 }

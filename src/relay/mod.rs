@@ -1,12 +1,19 @@
 //! Two directions of bytes between two legs, until both have ended or one has failed.
 //!
-//! A [`flow`] carries one direction and is written once. [`relay`] runs two of them and decides
-//! by the close table (`pair`) what one direction's end means for the other.
+//! A [`flow`] carries one direction and is written once: `fill` gets bytes from its source,
+//! `outgoing` sends them to its sink. [`relay`] runs two of them and decides by the close table
+//! (`pair`) what one direction's end means for the other.
 
+mod fill;
 mod flow;
+mod leg;
+mod outgoing;
 mod pair;
-mod plain;
-mod user;
+mod receiving;
+mod seen;
+mod slots;
 
-pub use flow::{Failure, Fault, Leg, Seen, Tools};
+pub use flow::{Failure, Fault};
+pub use leg::{Leg, Tools};
 pub use pair::{RelayEnd, relay};
+pub use seen::Seen;

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use monoio::time::{Instant, Sleep, sleep};
 
-use super::flow::{Failure, Fault, Flow, Leg, Seen, Sink, Source, Tools};
-use crate::net::CoarseInstant;
-use crate::types::Direction;
+use super::flow::{Failure, Fault, Flow, Sink, Source};
+use super::leg::{Leg, Tools};
+use super::seen::Seen;
+use crate::net::{CoarseInstant, Socket};
+use crate::types::{Cause, Direction};
 
 /// How a relay ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,20 +39,12 @@ pub async fn relay(
 ) -> RelayEnd {
     let (down_source, down_sink) = halves(downstream);
     let (up_source, up_sink) = halves(upstream);
-    let up = Flow {
-        direction: Direction::Up,
-        source: down_source,
-        sink: up_sink,
-        tools,
-        seen,
-    };
-    let down = Flow {
-        direction: Direction::Down,
-        source: up_source,
-        sink: down_sink,
-        tools,
-        seen,
-    };
+    let sockets = [
+        (Direction::Up, down_source.socket),
+        (Direction::Down, up_source.socket),
+    ];
+    let mut up = Flow::new(Direction::Up, down_source, up_sink, tools, seen);
+    let mut down = Flow::new(Direction::Down, up_source, down_sink, tools, seen);
     let mut up = OneFlow {
         flow: pin!(up.run()),
         ended: None,
@@ -63,6 +57,7 @@ pub async fn relay(
         sleep: pin!(sleep(idle_timeout)),
         idle_timeout,
         lingering: false,
+        looking: false,
     };
     poll_fn(|cx| {
         up.poll(cx);
@@ -72,10 +67,14 @@ pub async fn relay(
             Next::Linger => limit.linger(),
             Next::GoOn => {}
         }
-        if limit.is_over(cx, seen) {
-            return Poll::Ready(limit.end(up.ended.as_ref(), down.ended.as_ref()));
+        match limit.poll(cx, seen, sockets) {
+            Some(Over::Reset(failure)) => Poll::Ready(RelayEnd::Failed {
+                failure,
+                told: false,
+            }),
+            Some(Over::Time) => Poll::Ready(limit.end(up.ended.as_ref(), down.ended.as_ref())),
+            None => Poll::Pending,
         }
-        Poll::Pending
     })
     .await
 }
@@ -177,34 +176,76 @@ fn decide(up: Option<&FlowEnd>, down: Option<&FlowEnd>) -> Next {
     }
 }
 
+fn reset_by(direction: Direction) -> Failure {
+    Failure {
+        fault: Fault::Source,
+        side: direction.source(),
+        cause: Cause::Reset,
+        detail: std::io::Error::from(std::io::ErrorKind::ConnectionReset).to_string(),
+        alert: None,
+    }
+}
+
 /// The idle time limit: one timer, moved on only when it fires.
 struct Limit<'a> {
     sleep: Pin<&'a mut Sleep>,
     idle_timeout: Duration,
     lingering: bool,
+    /// The timer fires soon, to look after a flow that is stuck.
+    looking: bool,
 }
+
+/// Why a relay is over although neither flow has ended it.
+enum Over {
+    Time,
+    Reset(Failure),
+}
+
+/// How often the source of a flow that cannot write is looked at. Nobody reads it meanwhile, so
+/// that a reset there would go unseen as long as the sink is stuck.
+const STUCK_LOOK: Duration = Duration::from_secs(1);
 
 impl Limit<'_> {
     fn linger(&mut self) {
         if !self.lingering {
             self.lingering = true;
-            self.sleep
-                .as_mut()
-                .reset(Instant::now() + LINGER.min(self.idle_timeout));
+            self.wake_in(LINGER.min(self.idle_timeout));
         }
     }
 
-    fn is_over(&mut self, cx: &mut Context<'_>, seen: &Seen) -> bool {
+    fn wake_in(&mut self, duration: Duration) {
+        self.sleep.as_mut().reset(Instant::now() + duration);
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        seen: &Seen,
+        sources: [(Direction, &Socket); 2],
+    ) -> Option<Over> {
+        let stuck = sources
+            .iter()
+            .any(|(direction, _)| seen.is_stuck(*direction));
+        if stuck && !self.looking && !self.lingering {
+            self.looking = true;
+            self.wake_in(STUCK_LOOK.min(self.idle_timeout));
+        }
         while self.sleep.as_mut().poll(cx).is_ready() {
             let idle = CoarseInstant::now().saturating_since(seen.last_active.get());
             if self.lingering || idle >= self.idle_timeout {
-                return true;
+                return Some(Over::Time);
             }
-            self.sleep
-                .as_mut()
-                .reset(Instant::now() + (self.idle_timeout - idle));
+            let reset = sources
+                .iter()
+                .find(|(direction, socket)| seen.is_stuck(*direction) && socket.is_reset());
+            if let Some((direction, _)) = reset {
+                return Some(Over::Reset(reset_by(*direction)));
+            }
+            self.looking = stuck;
+            let left = self.idle_timeout - idle;
+            self.wake_in(if stuck { STUCK_LOOK.min(left) } else { left });
         }
-        false
+        None
     }
 
     fn end(&self, up: Option<&FlowEnd>, down: Option<&FlowEnd>) -> RelayEnd {

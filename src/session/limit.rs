@@ -1,9 +1,10 @@
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::task::Poll;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use monoio::time::sleep;
+use monoio::time::{Sleep, sleep};
+use pin_project_lite::pin_project;
 
 use super::watch::{RunState, Seat};
 
@@ -14,27 +15,46 @@ pub(super) enum Interrupted {
     Shutdown,
 }
 
+pin_project! {
+    /// A phase under its time limit. (An `async fn` would hold the phase twice: once as its
+    /// argument, once pinned.)
+    pub(super) struct Limited<'a, F> {
+        seat: &'a Seat<'a>,
+        #[pin]
+        phase: F,
+        #[pin]
+        timer: Option<Sleep>,
+    }
+}
+
 /// Runs a phase under its time limit. `None`: the phase keeps its own.
-///
-/// The timer is set only when the phase has to wait.
-pub(super) async fn limit<F: Future>(
-    seat: &Seat<'_>,
+pub(super) fn limit<'a, F: Future>(
+    seat: &'a Seat<'a>,
     timeout: Option<Duration>,
     phase: F,
-) -> Result<F::Output, Interrupted> {
-    let mut phase = pin!(phase);
-    let mut timer = pin!(timeout.map(sleep));
-    poll_fn(|cx| {
-        if let Poll::Ready(output) = phase.as_mut().poll(cx) {
+) -> Limited<'a, F> {
+    Limited {
+        seat,
+        phase,
+        timer: timeout.map(sleep),
+    }
+}
+
+impl<F: Future> Future for Limited<'_, F> {
+    type Output = Result<F::Output, Interrupted>;
+
+    /// The timer is set only when the phase has to wait.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(output) = this.phase.poll(cx) {
             return Poll::Ready(Ok(output));
         }
-        if seat.poll(cx) == RunState::Closing {
+        if this.seat.poll(cx) == RunState::Closing {
             return Poll::Ready(Err(Interrupted::Shutdown));
         }
-        match timer.as_mut().as_pin_mut().map(|timer| timer.poll(cx)) {
+        match this.timer.as_pin_mut().map(|timer| timer.poll(cx)) {
             Some(Poll::Ready(())) => Poll::Ready(Err(Interrupted::Timeout)),
             _ => Poll::Pending,
         }
-    })
-    .await
+    }
 }

@@ -15,21 +15,27 @@ pub(super) async fn relaying(
 ) -> End {
     let seen = Seen::default();
     let idle_timeout = core.plan.listener(story.listener).idle_timeout;
-    let carried = relay(&mut client, &mut server, &core.tools, &seen, idle_timeout);
-    let ended = limit(seat, None, carried).await;
+    // Not by way of a variable: the future would be held twice.
+    let ended = limit(
+        seat,
+        None,
+        relay(&mut client, &mut server, &core.tools, &seen, idle_timeout),
+    )
+    .await;
     note(story, &seen);
     match ended {
         Ok(RelayEnd::Finished) => End::new(Cause::Finished, Phase::Relay, None),
         Ok(RelayEnd::Failed { failure, told }) => {
-            tell(client, server, &failure, told).await;
+            // Rare, and its state would make every connection's future larger.
+            Box::pin(tell(client, server, &failure, told)).await;
             End::new(failure.cause, Phase::Relay, Some(failure.side)).with_detail(failure.detail)
         }
         Ok(RelayEnd::Idle) => {
-            abort_both(client, server).await;
+            abort_both(client, server);
             End::new(Cause::Timeout, Phase::Relay, None).with_detail("idle_timeout")
         }
         Err(_) => {
-            abort_both(client, server).await;
+            abort_both(client, server);
             End::new(Cause::Shutdown, Phase::Relay, None).with_detail("drain_timeout")
         }
     }
@@ -55,14 +61,14 @@ async fn tell(client: Leg, server: Leg, failure: &Failure, told: bool) {
     if told {
         other.discard_received();
     } else {
-        other.abort(None).await;
+        other.socket.abort_on_close();
     }
     // Closed before the other one's farewell, which may take its time.
     drop(other);
     failed.abort(failure.alert).await;
 }
 
-async fn abort_both(mut client: Leg, mut server: Leg) {
-    client.abort(None).await;
-    server.abort(None).await;
+fn abort_both(client: Leg, server: Leg) {
+    client.socket.abort_on_close();
+    server.socket.abort_on_close();
 }

@@ -130,7 +130,8 @@ fn address(peer: PeerAddress) -> Address {
 }
 
 async fn run(core: &Core, seat: &Seat<'_>, story: &mut Story<'_>, socket: Socket) -> End {
-    match settle(core, seat, story, socket).await {
+    // In a box of its own: a relay lives long, and should not carry what came before it.
+    match Box::pin(settle(core, seat, story, socket)).await {
         Ok((client, server)) => {
             story.phase = Phase::Relay;
             relaying(core, seat, story, (client, server)).await

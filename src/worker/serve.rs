@@ -4,12 +4,13 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use monoio::time::sleep;
+use pin_project_lite::pin_project;
 
 use crate::net::{Accepted, Listening};
 use crate::session::{Core, RunState, Seat, serve};
@@ -82,7 +83,7 @@ impl Acceptor {
             tracing::info!(core = %self.core.id, listener = self.name(), "accepting again");
         }
         let story = serve(Rc::clone(&self.core), self.listener, accepted);
-        monoio::spawn(contained(story));
+        monoio::spawn(Contained { story });
     }
 
     fn on_exhausted(&self, error: &io::Error) -> Batch {
@@ -120,14 +121,21 @@ fn belongs_to_connection(error: &io::Error) -> bool {
         .is_some_and(|code| NETWORK.contains(&code))
 }
 
-/// A panic ends the story it happened in, whose record says so, and nothing else.
-async fn contained(story: impl Future<Output = ()>) {
-    let mut story = pin!(story);
-    poll_fn(|cx| {
-        let polled = catch_unwind(AssertUnwindSafe(|| story.as_mut().poll(cx)));
-        polled.unwrap_or(Poll::Ready(()))
-    })
-    .await;
+pin_project! {
+    /// A panic ends the story it happened in, whose record says so, and nothing else.
+    struct Contained<F> {
+        #[pin]
+        story: F,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Contained<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let story = self.project().story;
+        catch_unwind(AssertUnwindSafe(|| story.poll(cx))).unwrap_or(Poll::Ready(()))
+    }
 }
 
 #[cfg(test)]
@@ -142,8 +150,12 @@ mod tests {
         let finished = Rc::new(Cell::new(false));
         let other = Rc::clone(&finished);
         runtime.block_on(async move {
-            let first = monoio::spawn(contained(async { panic!("a defect, on purpose") }));
-            let second = monoio::spawn(contained(async move { other.set(true) }));
+            let first = monoio::spawn(Contained {
+                story: async { panic!("a defect, on purpose") },
+            });
+            let second = monoio::spawn(Contained {
+                story: async move { other.set(true) },
+            });
             first.await;
             second.await;
         });

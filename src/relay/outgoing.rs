@@ -1,0 +1,150 @@
+//! What is on its way to the sink.
+
+use std::io::{self, IoSlice};
+use std::ops::Range;
+
+use super::flow::{Failure, Flow};
+use crate::net::{Buffer, PARTS_MAX, Parts, Socket};
+
+/// Bytes that were handed to a flow's sink and are not all sent.
+pub(super) struct Outgoing {
+    /// A key update that goes first.
+    before: Option<Vec<u8>>,
+    carrier: Carrier,
+    parts: Parts,
+    /// Application bytes among them.
+    bytes: usize,
+}
+
+/// Whose buffer the parts are ranges of.
+pub(super) enum Carrier {
+    Own(Buffer),
+    /// The source's, where records are opened in place.
+    Source,
+    /// A record of ours that holds no application data.
+    Control(Vec<u8>),
+}
+
+impl Outgoing {
+    /// Application data that goes out as it is.
+    pub(super) fn plain(carrier: Carrier, parts: Parts) -> Self {
+        let bytes = parts.bytes();
+        Self {
+            before: None,
+            carrier,
+            parts,
+            bytes,
+        }
+    }
+
+    pub(super) fn control(record: Vec<u8>) -> Self {
+        let parts = Parts::one(0..record.len());
+        Self {
+            before: None,
+            carrier: Carrier::Control(record),
+            parts,
+            bytes: 0,
+        }
+    }
+}
+
+impl Flow<'_> {
+    /// Seals the parts where they stand, and makes them outgoing.
+    pub(super) fn seal(&mut self, mut carrier: Carrier, mut parts: Parts) -> Result<(), Failure> {
+        let bytes = parts.bytes();
+        let mut before = None;
+        if let Some((writer, renewal)) = &mut self.sink.tls {
+            let buffer: &mut [u8] = match &mut carrier {
+                Carrier::Own(buffer) => buffer,
+                Carrier::Source => self.source.inbound.whole().0,
+                Carrier::Control(record) => record,
+            };
+            let sealed = writer.key_update(renewal).and_then(|update| {
+                before = update;
+                writer.seal(buffer, &mut parts)
+            });
+            sealed.map_err(|error| self.exhausted(error))?;
+        }
+        self.outgoing = Some(Outgoing {
+            before,
+            carrier,
+            parts,
+            bytes,
+        });
+        Ok(())
+    }
+
+    /// Sends what is outgoing as far as the sink takes it. True: all of it.
+    pub(super) fn flush(&mut self) -> Result<bool, Failure> {
+        let sent = match (&mut self.outgoing, &mut self.pipe) {
+            (Some(outgoing), _) => {
+                *self.sink.mid_send = true;
+                let source = self.source.inbound.whole().0;
+                send_outgoing(self.sink.socket, outgoing, source)
+            }
+            (None, Some(pipe)) if pipe.held() > 0 => while_some(|| {
+                pipe.drain_to(self.sink.socket.fd())
+                    .map(|_| pipe.held() > 0)
+            }),
+            _ => return Ok(true),
+        };
+        match sent {
+            Ok(()) => self.on_flushed(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(self.sink_failed(&error)),
+        }
+        Ok(true)
+    }
+
+    fn on_flushed(&mut self) {
+        *self.sink.mid_send = false;
+        if let Some(outgoing) = self.outgoing.take() {
+            if outgoing.bytes > 0 {
+                self.seen.on_sent(self.direction, outgoing.bytes);
+            }
+            if self.opened.is_empty() {
+                self.source.inbound.release_if_empty();
+            }
+        }
+    }
+}
+
+/// Repeats a step until it says that it was the last, or fails.
+fn while_some(mut step: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
+    while step()? {}
+    Ok(())
+}
+
+/// Sends until nothing is left, or the socket takes no more (`WouldBlock`).
+fn send_outgoing(socket: &Socket, outgoing: &mut Outgoing, source: &[u8]) -> io::Result<()> {
+    while let Some(record) = &mut outgoing.before {
+        let sent = socket.try_send(record)?;
+        record.drain(..sent);
+        if record.is_empty() {
+            outgoing.before = None;
+        }
+    }
+    let buffer: &[u8] = match &outgoing.carrier {
+        Carrier::Own(buffer) => buffer,
+        Carrier::Source => source,
+        Carrier::Control(record) => record,
+    };
+    while !outgoing.parts.is_empty() {
+        let sent = try_send(socket, buffer, &outgoing.parts)?;
+        outgoing.parts.advance(sent);
+    }
+    Ok(())
+}
+
+/// One system call: send(2) for one part, writev(2) for several.
+fn try_send(socket: &Socket, buffer: &[u8], parts: &Parts) -> io::Result<usize> {
+    let part = |range: &Range<usize>| buffer.get(range.clone()).unwrap_or(&[]);
+    if let [only] = parts.ranges() {
+        return socket.try_send(part(only));
+    }
+    let mut slices = [IoSlice::new(&[]); PARTS_MAX];
+    for (slice, range) in slices.iter_mut().zip(parts.ranges()) {
+        *slice = IoSlice::new(part(range));
+    }
+    socket.try_send_vectored(slices.get(..parts.ranges().len()).unwrap_or(&[]))
+}

@@ -1,0 +1,75 @@
+use std::cell::Cell;
+use std::time::Instant;
+
+use crate::net::CoarseInstant;
+use crate::observe::RelayPath;
+use crate::types::Direction;
+
+/// What a relay did so far, for the record and the idle time limit.
+pub struct Seen {
+    pub bytes_up: Cell<u64>,
+    pub bytes_down: Cell<u64>,
+    pub path_up: Cell<RelayPath>,
+    pub path_down: Cell<RelayPath>,
+    /// When the first byte had been sent to the client.
+    pub first_byte: Cell<Option<Instant>>,
+    pub last_active: Cell<CoarseInstant>,
+    /// Directions whose sink takes no more.
+    stuck_up: Cell<bool>,
+    stuck_down: Cell<bool>,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self {
+            bytes_up: Cell::new(0),
+            bytes_down: Cell::new(0),
+            path_up: Cell::default(),
+            path_down: Cell::default(),
+            first_byte: Cell::new(None),
+            last_active: Cell::new(CoarseInstant::now()),
+            stuck_up: Cell::new(false),
+            stuck_down: Cell::new(false),
+        }
+    }
+}
+
+impl Seen {
+    pub(super) fn on_sent(&self, direction: Direction, bytes: usize) {
+        let count = match direction {
+            Direction::Up => &self.bytes_up,
+            Direction::Down => &self.bytes_down,
+        };
+        count.set(count.get() + bytes as u64);
+        if direction == Direction::Down && self.first_byte.get().is_none() {
+            self.first_byte.set(Some(Instant::now()));
+        }
+        self.last_active.set(CoarseInstant::now());
+    }
+
+    pub(super) fn on_path(&self, direction: Direction, path: RelayPath) {
+        let place = match direction {
+            Direction::Up => &self.path_up,
+            Direction::Down => &self.path_down,
+        };
+        // A flow that has spliced may copy its last few bytes: it is a splice all the same.
+        if place.get() != RelayPath::Splice {
+            place.set(path);
+        }
+    }
+
+    pub(super) fn on_stuck(&self, direction: Direction, stuck: bool) {
+        self.stuck_cell(direction).set(stuck);
+    }
+
+    pub(super) fn is_stuck(&self, direction: Direction) -> bool {
+        self.stuck_cell(direction).get()
+    }
+
+    fn stuck_cell(&self, direction: Direction) -> &Cell<bool> {
+        match direction {
+            Direction::Up => &self.stuck_up,
+            Direction::Down => &self.stuck_down,
+        }
+    }
+}
