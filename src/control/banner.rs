@@ -46,8 +46,10 @@ impl Banner<'_> {
             ),
         }
         match self.probe.ktls {
-            Ok(()) => tracing::info!("kTLS: the kernel has it; this version does not use it yet"),
-            Err(why) => tracing::info!("kTLS: no ({why})"),
+            Ok(()) => tracing::info!(
+                "kernel TLS (kTLS): the kernel has it; this version does not use it yet"
+            ),
+            Err(why) => tracing::info!("kernel TLS (kTLS): no ({why})"),
         }
     }
 

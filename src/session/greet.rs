@@ -190,12 +190,12 @@ async fn handshake(
     story.phase = Phase::DownstreamHandshake;
     story.record().downstream_tls = Some(LegTls::default());
     let begun = std::time::Instant::now();
-    let engine = ServerEngine::new(tls.config.clone()).map_err(|error| internal(&error))?;
-    let shaken = Handshake::new(engine, &socket, &core.tools.buffers, &mut inbound).run();
-    let shaken = limit(seat, Some(plan.handshake_timeout), shaken).await;
+    let mut engine = ServerEngine::new(tls.config.clone()).map_err(|error| internal(&error))?;
+    let mut shake = Handshake::new(&mut engine, &socket, &core.tools.buffers, &mut inbound);
+    let shaken = limit(seat, Some(plan.handshake_timeout), shake.run()).await;
     story.record().times.downstream_handshake = Some(begun.elapsed());
-    let engine = match shaken {
-        Ok(Ok(engine)) => engine,
+    match shaken {
+        Ok(Ok(())) => {}
         Ok(Err(error)) => {
             if let HandshakeError::Tls(error) = &error {
                 story.record().downstream_tls = Some(refused(error));
@@ -211,7 +211,7 @@ async fn handshake(
                 ..interrupted(cut, "handshake_timeout")
             });
         }
-    };
+    }
     let peer = tls
         .shared
         .peer(engine.common().peer_certificates(), &engine.bound());

@@ -7,19 +7,33 @@ use super::watch::Seat;
 use crate::relay::{Failure, Leg, RelayEnd, Seen, relay};
 use crate::types::{Cause, End, Phase, Side};
 
+/// Both sides of a connection, their handshakes done.
+pub(super) struct Legs {
+    pub client: Leg,
+    pub server: Leg,
+}
+
+impl Legs {
+    fn abort(&self) {
+        self.client.socket.abort_on_close();
+        self.server.socket.abort_on_close();
+    }
+}
+
 pub(super) async fn relaying(
     core: &Core,
     seat: &Seat<'_>,
     story: &mut Story<'_>,
-    (mut client, mut server): (Leg, Leg),
+    mut legs: Box<Legs>,
 ) -> End {
     let seen = Seen::default();
+    let Legs { client, server } = &mut *legs;
     let idle_timeout = core.plan.listener(story.listener).idle_timeout;
     // Not by way of a variable: the future would be held twice.
     let ended = limit(
         seat,
         None,
-        relay(&mut client, &mut server, &core.tools, &seen, idle_timeout),
+        relay(client, server, &core.tools, &seen, idle_timeout),
     )
     .await;
     note(story, &seen);
@@ -27,15 +41,15 @@ pub(super) async fn relaying(
         Ok(RelayEnd::Finished) => End::new(Cause::Finished, Phase::Relay, None),
         Ok(RelayEnd::Failed { failure, told }) => {
             // Rare, and its state would make every connection's future larger.
-            Box::pin(tell(client, server, &failure, told)).await;
+            Box::pin(tell(legs, &failure, told)).await;
             End::new(failure.cause, Phase::Relay, Some(failure.side)).with_detail(failure.detail)
         }
         Ok(RelayEnd::Idle) => {
-            abort_both(client, server);
+            legs.abort();
             End::new(Cause::Timeout, Phase::Relay, None).with_detail("idle_timeout")
         }
         Err(_) => {
-            abort_both(client, server);
+            legs.abort();
             End::new(Cause::Shutdown, Phase::Relay, None).with_detail("drain_timeout")
         }
     }
@@ -53,7 +67,8 @@ fn note(story: &mut Story<'_>, seen: &Seen) {
 
 /// The failing side learns why where TLS has a word for it; the other side must not take the
 /// failure for a clean end, unless its own stream had come to one before (`told`).
-async fn tell(client: Leg, server: Leg, failure: &Failure, told: bool) {
+async fn tell(legs: Box<Legs>, failure: &Failure, told: bool) {
+    let Legs { client, server } = *legs;
     let (mut failed, mut other) = match failure.side {
         Side::Downstream => (client, server),
         Side::Upstream => (server, client),
@@ -66,9 +81,4 @@ async fn tell(client: Leg, server: Leg, failure: &Failure, told: bool) {
     // Closed before the other one's farewell, which may take its time.
     drop(other);
     failed.abort(failure.alert).await;
-}
-
-fn abort_both(client: Leg, server: Leg) {
-    client.socket.abort_on_close();
-    server.socket.abort_on_close();
 }

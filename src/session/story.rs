@@ -4,7 +4,7 @@ use std::time::{Instant, SystemTime};
 use super::core::{Core, Entered};
 use super::greet::{Client, greet, interrupted};
 use super::limit::limit;
-use super::relaying::relaying;
+use super::relaying::{Legs, relaying};
 use super::route::route;
 use super::watch::{RunState, Seat};
 use crate::net::{Accepted, PeerAddress, Socket};
@@ -132,9 +132,9 @@ fn address(peer: PeerAddress) -> Address {
 async fn run(core: &Core, seat: &Seat<'_>, story: &mut Story<'_>, socket: Socket) -> End {
     // In a box of its own: a relay lives long, and should not carry what came before it.
     match Box::pin(settle(core, seat, story, socket)).await {
-        Ok((client, server)) => {
+        Ok(legs) => {
             story.phase = Phase::Relay;
-            relaying(core, seat, story, (client, server)).await
+            relaying(core, seat, story, legs).await
         }
         Err(end) => end,
     }
@@ -146,7 +146,7 @@ async fn settle(
     seat: &Seat<'_>,
     story: &mut Story<'_>,
     socket: Socket,
-) -> Result<(Leg, Leg), End> {
+) -> Result<Box<Legs>, End> {
     if !story.entered.admitted {
         socket.abort_on_close();
         return Err(over_limit("max_connections of the listener is reached"));
@@ -165,7 +165,12 @@ async fn settle(
     if let Err(end) = &server {
         client.leg.abort(Some(alert_for(end))).await;
     }
-    server.map(|server| (client.leg, server))
+    server.map(|server| {
+        Box::new(Legs {
+            client: client.leg,
+            server,
+        })
+    })
 }
 
 fn over_limit(words: &'static str) -> End {

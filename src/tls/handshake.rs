@@ -197,7 +197,7 @@ impl Engine for ClientEngine {
 
 /// A handshake in progress: the engine, and both directions' bytes.
 pub struct Handshake<'a, E> {
-    engine: E,
+    engine: &'a mut E,
     socket: &'a Socket,
     buffers: &'a Buffers,
     inbound: &'a mut Inbound,
@@ -219,7 +219,7 @@ impl<'a, E: Engine> Handshake<'a, E> {
     /// `inbound` may already hold the beginning of the peer's first flight, and holds what came
     /// after its last one when the handshake is over.
     pub fn new(
-        engine: E,
+        engine: &'a mut E,
         socket: &'a Socket,
         buffers: &'a Buffers,
         inbound: &'a mut Inbound,
@@ -234,11 +234,11 @@ impl<'a, E: Engine> Handshake<'a, E> {
         }
     }
 
-    /// Runs to the end and returns the engine, ready for [`establish`].
+    /// Runs to the end. The engine is then ready for [`establish`].
     ///
     /// # Errors
     /// [`HandshakeError`].
-    pub async fn run(mut self) -> Result<E, HandshakeError> {
+    pub async fn run(&mut self) -> Result<(), HandshakeError> {
         loop {
             match self.step()? {
                 Step::Again => {}
@@ -248,7 +248,7 @@ impl<'a, E: Engine> Handshake<'a, E> {
                 }
                 Step::Complete => {
                     self.flush().await?;
-                    return Ok(self.engine);
+                    return Ok(());
                 }
                 Step::Closed => return Err(HandshakeError::Closed),
                 Step::Failed(error) => {

@@ -141,12 +141,11 @@ async fn shake(
         upstream_end(cause, Phase::UpstreamHandshake, words)
     };
     let alpn = group_tls.alpn(request.alpn);
-    let engine = ClientEngine::new(endpoint.clone(), alpn).map_err(|error| refused(&error))?;
+    let mut engine = ClientEngine::new(endpoint.clone(), alpn).map_err(|error| refused(&error))?;
     let mut inbound = Inbound::default();
-    let shaken = Handshake::new(engine, &socket, request.buffers, &mut inbound)
-        .run()
-        .await;
-    let engine = shaken.map_err(|error| handshake_end(&error, &inbound))?;
+    let mut shake = Handshake::new(&mut engine, &socket, request.buffers, &mut inbound);
+    let shaken = shake.run().await;
+    shaken.map_err(|error| handshake_end(&error, &inbound))?;
     let peer = group_tls.peer(engine.common().peer_certificates(), &engine.bound());
     attempts.tls = Some(describe_leg(engine.common(), &peer));
     let tls = establish(engine).map_err(|error| refused(&error))?;

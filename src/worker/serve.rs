@@ -70,7 +70,10 @@ impl Acceptor {
         for _ in 0..self.core.plan.runtime.accept_batch {
             match self.listening.try_accept() {
                 Ok(accepted) => self.on_accepted(accepted),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Batch::Empty,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.on_queue_empty();
+                    return Batch::Empty;
+                }
                 Err(error) if belongs_to_connection(&error) => {}
                 Err(error) => return self.on_exhausted(&error),
             }
@@ -78,10 +81,15 @@ impl Acceptor {
         Batch::Full
     }
 
-    fn on_accepted(&self, accepted: Accepted) {
+    /// Only an empty queue shows that the exhaustion is over: one accept that succeeds in
+    /// between does not, and would make two lines of each.
+    fn on_queue_empty(&self) {
         if self.exhausted.replace(false) {
             tracing::info!(core = %self.core.id, listener = self.name(), "accepting again");
         }
+    }
+
+    fn on_accepted(&self, accepted: Accepted) {
         let story = serve(Rc::clone(&self.core), self.listener, accepted);
         monoio::spawn(Contained { story });
     }

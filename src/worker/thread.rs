@@ -1,5 +1,4 @@
 use std::fmt;
-use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -102,35 +101,30 @@ pub fn work(shared: &Shared, assignment: Assignment) -> Result<(), WorkerError> 
     }
 }
 
-fn run(
-    shared: &Shared,
-    assignment: Assignment,
-) -> impl Future<Output = Result<(), WorkerError>> + '_ {
-    async move {
-        let Assignment {
-            id,
-            listen,
-            mailbox,
-            log,
-            on_ready,
-            ..
-        } = assignment;
-        let core = Rc::new(core(shared, id, log).map_err(WorkerError::Material)?);
-        for Listen {
-            listener,
-            fd,
-            address,
-        } in listen
-        {
-            let listening = Listening::new(fd, address).map_err(WorkerError::Socket)?;
-            monoio::spawn(accept(Rc::clone(&core), listener, listening));
-        }
-        let inbox = mailbox.open().map_err(WorkerError::Socket)?;
-        on_ready();
-        read_letters(&core, &inbox)
-            .await
-            .map_err(WorkerError::Socket)
+async fn run(shared: &Shared, assignment: Assignment) -> Result<(), WorkerError> {
+    let Assignment {
+        id,
+        listen,
+        mailbox,
+        log,
+        on_ready,
+        ..
+    } = assignment;
+    let core = Rc::new(core(shared, id, log).map_err(WorkerError::Material)?);
+    for Listen {
+        listener,
+        fd,
+        address,
+    } in listen
+    {
+        let listening = Listening::new(fd, address).map_err(WorkerError::Socket)?;
+        monoio::spawn(accept(Rc::clone(&core), listener, listening));
     }
+    let inbox = mailbox.open().map_err(WorkerError::Socket)?;
+    on_ready();
+    read_letters(&core, &inbox)
+        .await
+        .map_err(WorkerError::Socket)
 }
 
 fn core(shared: &Shared, id: CoreId, log: RecordSender) -> Result<Core, MaterialError> {
