@@ -1,6 +1,6 @@
 //! Connections on which nothing happens: what they cost.
 //!
-//! `RINGWAY_TEST_IDLE` sets how many (500); 8,000 need a limit of 20,000 open files.
+//! `RINGWAY_TEST_IDLE` sets how many (2,000); 8,000 need a limit of 20,000 open files.
 
 #![allow(
     clippy::unwrap_used,
@@ -25,7 +25,7 @@ const MEMORY_EACH_MAX: u64 = 10 * 1024;
 const WARM_UP: usize = 50;
 
 fn count() -> usize {
-    std::env::var("RINGWAY_TEST_IDLE").map_or(500, |text| text.parse().expect("a number"))
+    std::env::var("RINGWAY_TEST_IDLE").map_or(2000, |text| text.parse().expect("a number"))
 }
 
 fn open(address: &Address, tls: &ClientTls, connections: usize) -> Vec<Link> {

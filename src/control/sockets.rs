@@ -4,6 +4,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
 
 use crate::config::{BindAddress, ListenerPlan, Plan, Steering};
 use crate::net::{PeerAddress, bind, local_address};
@@ -59,11 +62,11 @@ impl fmt::Display for BindError {
 }
 
 impl Sockets {
-    pub(super) fn bind(plan: &Plan, workers: usize) -> Result<Self, BindError> {
+    pub(super) async fn bind(plan: &Plan, workers: usize) -> Result<Self, BindError> {
         let mut bound = Vec::new();
         for (id, listener) in (0..).map(ListenerId).zip(&plan.listeners) {
             for address in &listener.binds {
-                let opened = open(listener, &address.value, workers);
+                let opened = open_patiently(listener, &address.value, workers).await;
                 let (address, fds) = opened.map_err(|error| BindError {
                     listener: listener.name.clone(),
                     address: written(&address.value),
@@ -115,6 +118,25 @@ fn written(address: &BindAddress) -> String {
         BindAddress::Tcp(address) => address.to_string(),
         BindAddress::Unix(path) => format!("unix:{}", path.display()),
     }
+}
+
+/// A process that was killed holds its sockets until the kernel has taken its rings down, some
+/// milliseconds after its end: whoever starts the next one at once should not have to wait.
+const TAKEN_WAIT: Duration = Duration::from_millis(50);
+const TAKEN_TRIES: u32 = 20;
+
+async fn open_patiently(
+    listener: &ListenerPlan,
+    address: &BindAddress,
+    workers: usize,
+) -> io::Result<(PeerAddress, Vec<OwnedFd>)> {
+    for _ in 1..TAKEN_TRIES {
+        match open(listener, address, workers) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => sleep(TAKEN_WAIT).await,
+            result => return result,
+        }
+    }
+    open(listener, address, workers)
 }
 
 fn open(

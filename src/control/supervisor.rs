@@ -87,7 +87,7 @@ pub async fn start(plan: Plan, options: Options) -> Result<Started, StartError> 
     let cpus = cpus(&plan.runtime.workers)?;
     let shared = Arc::new(shared(&plan)?);
     let nofile = raise_nofile(descriptors(&plan, cpus.len()));
-    let sockets = Sockets::bind(&plan, cpus.len()).map_err(system)?;
+    let sockets = Sockets::bind(&plan, cpus.len()).await.map_err(system)?;
     let sink = SinkHandle::spawn(Arc::clone(&plan)).map_err(system)?;
     let signals = Signals::new().map_err(system)?;
     say_banner(&plan, &probe, (driver, &cpus), (nofile, &sockets));

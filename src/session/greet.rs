@@ -39,7 +39,7 @@ pub(super) async fn greet(
     if plan.tls.is_some() || matches!(plan.target, Target::Routes { .. }) {
         story.phase = Phase::ClientHello;
         let read = read_hello(&socket, &core.tools.buffers, &mut inbound, Expect::Bytes);
-        let read = limit(seat, Some(plan.client_hello_timeout), read).await;
+        let read = limit(seat, plan.client_hello_timeout, read).await;
         let read = read.unwrap_or_else(|cut| Err(interrupted(cut, "client_hello_timeout").into()));
         hello = match read {
             Ok(hello) => Some(hello),
@@ -192,7 +192,7 @@ async fn handshake(
     let begun = std::time::Instant::now();
     let mut engine = ServerEngine::new(tls.config.clone()).map_err(|error| internal(&error))?;
     let mut shake = Handshake::new(&mut engine, &socket, &core.tools.buffers, &mut inbound);
-    let shaken = limit(seat, Some(plan.handshake_timeout), shake.run()).await;
+    let shaken = limit(seat, plan.handshake_timeout, shake.run()).await;
     story.record().times.downstream_handshake = Some(begun.elapsed());
     match shaken {
         Ok(Ok(())) => {}

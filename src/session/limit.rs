@@ -16,27 +16,54 @@ pub(super) enum Interrupted {
 }
 
 pin_project! {
-    /// A phase under its time limit. (An `async fn` would hold the phase twice: once as its
-    /// argument, once pinned.)
-    pub(super) struct Limited<'a, F> {
+    /// A phase that the core's closing cuts short. (An `async fn` would hold the phase twice:
+    /// once as its argument, once pinned.)
+    pub(super) struct Watched<'a, F> {
         seat: &'a Seat<'a>,
         #[pin]
         phase: F,
-        #[pin]
-        timer: Option<Sleep>,
     }
 }
 
-/// Runs a phase under its time limit. `None`: the phase keeps its own.
+pin_project! {
+    /// A phase that the core's closing or its time limit cuts short.
+    pub(super) struct Limited<'a, F> {
+        #[pin]
+        watched: Watched<'a, F>,
+        #[pin]
+        timer: Sleep,
+    }
+}
+
+/// Runs a phase that keeps its own time.
+pub(super) fn watch<'a, F: Future>(seat: &'a Seat<'a>, phase: F) -> Watched<'a, F> {
+    Watched { seat, phase }
+}
+
+/// Runs a phase under a time limit.
 pub(super) fn limit<'a, F: Future>(
     seat: &'a Seat<'a>,
-    timeout: Option<Duration>,
+    timeout: Duration,
     phase: F,
 ) -> Limited<'a, F> {
     Limited {
-        seat,
-        phase,
-        timer: timeout.map(sleep),
+        watched: watch(seat, phase),
+        timer: sleep(timeout),
+    }
+}
+
+impl<F: Future> Future for Watched<'_, F> {
+    type Output = Result<F::Output, Interrupted>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match this.phase.poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending if this.seat.poll(cx) == RunState::Closing => {
+                Poll::Ready(Err(Interrupted::Shutdown))
+            }
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 
@@ -46,15 +73,11 @@ impl<F: Future> Future for Limited<'_, F> {
     /// The timer is set only when the phase has to wait.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        if let Poll::Ready(output) = this.phase.poll(cx) {
-            return Poll::Ready(Ok(output));
-        }
-        if this.seat.poll(cx) == RunState::Closing {
-            return Poll::Ready(Err(Interrupted::Shutdown));
-        }
-        match this.timer.as_pin_mut().map(|timer| timer.poll(cx)) {
-            Some(Poll::Ready(())) => Poll::Ready(Err(Interrupted::Timeout)),
-            _ => Poll::Pending,
+        match this.watched.poll(cx) {
+            Poll::Pending if this.timer.poll(cx).is_ready() => {
+                Poll::Ready(Err(Interrupted::Timeout))
+            }
+            result => result,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The relay phase: run it, tell each side how it ended, note what was seen.
 
 use super::core::Core;
-use super::limit::limit;
+use super::limit::watch;
 use super::story::Story;
 use super::watch::Seat;
 use crate::relay::{Failure, Leg, RelayEnd, Seen, relay};
@@ -30,12 +30,12 @@ pub(super) async fn relaying(
     let Legs { client, server } = &mut *legs;
     let idle_timeout = core.plan.listener(story.listener).idle_timeout;
     // Not by way of a variable: the future would be held twice.
-    let ended = limit(
+    let ended = watch(
         seat,
-        None,
         relay(client, server, &core.tools, &seen, idle_timeout),
     )
     .await;
+
     note(story, &seen);
     match ended {
         Ok(RelayEnd::Finished) => End::new(Cause::Finished, Phase::Relay, None),

@@ -3,7 +3,7 @@ use std::time::{Instant, SystemTime};
 
 use super::core::{Core, Entered};
 use super::greet::{Client, greet, interrupted};
-use super::limit::limit;
+use super::limit::watch;
 use super::relaying::{Legs, relaying};
 use super::route::route;
 use super::watch::{RunState, Seat};
@@ -213,7 +213,7 @@ async fn reach(
         alpn: client.alpn.as_deref(),
     };
     let mut attempts = Attempts::default();
-    let connected = limit(seat, None, connect(&request, &mut attempts)).await;
+    let connected = watch(seat, connect(&request, &mut attempts)).await;
     note(story, attempts);
     let connected = connected.unwrap_or_else(|cut| Err(interrupted(cut, "")));
     let connected = connected.map_err(|end| match end.cause {
