@@ -122,8 +122,7 @@ async fn read_hello(
                 return Err(Refusal::client(Cause::Reset, error, None));
             }
         }
-        // A buffer with a part of a hello in it is kept: there is nothing to gain by waiting
-        // for the ring before trying again only when nothing came yet.
+        // The rest of a hello that came in parts is on its way: trying at once would find nothing.
         expect = Expect::Nothing;
         match reader.parse(inbound.bytes()) {
             Progress::NeedMore => {}
