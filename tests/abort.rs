@@ -41,6 +41,58 @@ fn warm_up(client: &mut Link, server: &mut Link) {
     assert_eq!(client.receive(4), b"down");
 }
 
+/// A send that meets a reset takes the error off the socket, and the next receive there reads an
+/// end of stream that the server never sent.
+#[test]
+fn a_servers_reset_amid_an_upload_is_no_clean_end_for_the_client() {
+    for legs in [
+        (Leg::Tls13, Leg::Plain),
+        (Leg::Plain, Leg::Plain),
+        (Leg::Tls12, Leg::Plain),
+    ] {
+        let bridge = Bridge::start(ringway!(), legs, "");
+        for _ in 0..20 {
+            let (mut client, mut server) = bridge.pair();
+            warm_up(&mut client, &mut server);
+            server.send(b"half an answer").unwrap();
+            server.reset();
+            let refused = (0..50).find_map(|_| client.send(&[7; 4096]).err());
+            let address = client.local();
+            let (_, ending) = client.receive_to_end();
+            // Our own send may have met the proxy's reset, and then it took the error with it.
+            let was_reset = |error: std::io::Error| error.raw_os_error() == Some(libc::ECONNRESET);
+            if !refused.is_some_and(was_reset) {
+                expect_abort(legs, legs.0, &ending);
+            }
+            let record = bridge.proxy.record_of(address);
+            record.expect(&[("end", "reset"), ("ended_by", "upstream")]);
+        }
+    }
+}
+
+/// What came before the fault still arrives on a TLS leg, and is not called complete.
+#[test]
+fn a_server_that_answers_and_closes_amid_an_upload_is_heard() {
+    let legs = (Leg::Tls13, Leg::Plain);
+    let bridge = Bridge::start(ringway!(), legs, "");
+    for _ in 0..10 {
+        let (mut client, mut server) = bridge.pair();
+        warm_up(&mut client, &mut server);
+        let answer = [5; 60_000];
+        server.send(&answer).unwrap();
+        server.finish().unwrap();
+        assert_eq!(client.receive(answer.len()), answer);
+        drop(server);
+        for _ in 0..20 {
+            if client.send(&[7; 4096]).is_err() {
+                break;
+            }
+        }
+        let (rest, ending) = client.receive_to_end();
+        assert!(rest.is_empty() && ending != Ending::Silence, "{ending:?}");
+    }
+}
+
 #[test]
 fn a_clients_reset_reaches_the_server_as_an_abort() {
     for legs in LEGS {

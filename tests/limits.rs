@@ -17,8 +17,10 @@ use ringway_support::wait::{DEADLINE, pause, within};
 use ringway_support::{Bridge, Ending, House, Leg, Link, Peer, ringway, until};
 
 /// A connection that is refused before any handshake.
-fn expect_refusal(bridge: &Bridge) {
+/// `opening` is what the client says before it is refused.
+fn expect_refusal(bridge: &Bridge, opening: &[u8]) {
     let mut refused = Link::connect(bridge.proxy.address("front")).unwrap();
+    let _ = refused.send_raw(opening);
     let (bytes, ending) = refused.receive_to_end();
     assert!(
         bytes.is_empty() && ending != Ending::Silence,
@@ -35,7 +37,7 @@ fn connections_over_max_connections_are_refused_until_one_ends() {
         let bridge = Bridge::start(ringway!(), legs, "max_connections = 4");
         let mut held: Vec<_> = (0..4).map(|_| bridge.pair()).collect();
         for _ in 0..8 {
-            expect_refusal(&bridge);
+            expect_refusal(&bridge, b"");
         }
         for (client, server) in &mut held {
             client.send(b"up").unwrap();
@@ -71,12 +73,22 @@ fn handshakes_over_max_handshakes_are_refused_until_one_ends() {
             link
         })
         .collect();
-    expect_refusal(&bridge);
+    expect_refusal(&bridge, &hello);
     for link in stalled {
         let address = link.local();
         link.reset();
         let _ = bridge.proxy.record_of(address);
     }
+    bridge.expect_service();
+}
+
+/// Who has said nothing costs no handshake: silent clients must not shut others out.
+#[test]
+fn silent_clients_do_not_count_as_handshakes() {
+    let ringway = ringway!().workers(1).runtime("max_handshakes = 1");
+    let bridge = Bridge::start(ringway, (Leg::Tls13, Leg::Plain), "");
+    let silent = || Link::connect(bridge.proxy.address("front")).unwrap();
+    let _silent: Vec<_> = (0..6).map(|_| silent()).collect();
     bridge.expect_service();
 }
 

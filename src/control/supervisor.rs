@@ -408,6 +408,7 @@ impl Started {
             Notice::Panicked { worker } => (*worker, "it panicked"),
         };
         tracing::error!("worker {worker} died with its connections: {why}; it is started again");
+        self.board.with(|board| board.workers.remove(&worker));
         if !self.restarts.on_death(worker) {
             return Err(format!("worker {worker} keeps dying: {why}"));
         }

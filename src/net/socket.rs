@@ -142,13 +142,20 @@ impl Socket {
         self.try_recv(&mut [0; 4096])
     }
 
-    /// True when the peer has reset the connection, also while bytes from it are still unread.
+    /// True when the peer has reset the connection before it had ended its stream, also while
+    /// bytes from it are still unread. Takes the pending error with it.
     #[must_use]
     pub fn is_reset(&self) -> bool {
         let fd = self.fd();
         let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
         let found = poll(&mut polled, Some(&Timespec::default()));
-        found.is_ok_and(|found| found > 0) && polled[0].revents().contains(PollFlags::ERR)
+        let failed =
+            found.is_ok_and(|found| found > 0) && polled[0].revents().contains(PollFlags::ERR);
+        // EPIPE: its FIN came first, and all that it sent can still be read.
+        failed
+            && self
+                .take_error()
+                .is_err_and(|error| error.raw_os_error() != Some(libc::EPIPE))
     }
 
     /// Makes the coming close a reset, so that the peer cannot mistake it for a clean end.

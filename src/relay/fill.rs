@@ -96,7 +96,7 @@ impl Flow<'_> {
         let mut buffer = self.tools.take_buffer(self.receiving.bulky);
         let slots = slots(buffer.len(), shape);
         match self.try_receive_slots(&mut buffer, shape, slots) {
-            Ok(0) => Ok(Filled::EndOfStream),
+            Ok(0) => self.end_of_plain(),
             Ok(bytes) => {
                 self.receiving
                     .on_received(bytes == slots * TLS_PLAINTEXT_BYTES_MAX);
@@ -133,10 +133,9 @@ impl Flow<'_> {
             return Ok(Filled::Nothing);
         };
         match pipe.fill_from(self.source.socket.fd(), pipe.bytes_wanted()) {
-            Ok(0) => Ok(Filled::EndOfStream),
+            Ok(0) => self.end_of_plain(),
             Ok(bytes) => {
                 self.seen.on_path(self.direction, RelayPath::Splice);
-                self.seen.on_sent(self.direction, bytes);
                 self.receiving.on_spliced(bytes >= SPLICE_BYTES_WORTH);
                 Ok(Filled::Outgoing)
             }
@@ -150,7 +149,7 @@ impl Flow<'_> {
     fn fill_copied(&mut self) -> Result<Filled, Failure> {
         let mut buffer = self.tools.take_buffer(self.receiving.bulky);
         match self.source.socket.try_recv(&mut buffer) {
-            Ok(0) => Ok(Filled::EndOfStream),
+            Ok(0) => self.end_of_plain(),
             Ok(bytes) => {
                 self.receiving.on_received(bytes == buffer.len());
                 self.outgoing = Some(Outgoing::plain(Carrier::Own(buffer), Parts::one(0..bytes)));

@@ -1,5 +1,6 @@
 //! One direction of a relay: a machine that moves bytes until it has to wait, and says for what.
 
+use std::cell::Cell;
 use std::io;
 
 use super::leg::Tools;
@@ -36,6 +37,7 @@ pub(super) struct Source<'a> {
     pub socket: &'a Socket,
     pub inbound: &'a mut Inbound,
     pub tls: Option<(&'a mut TlsReader, &'a Renewal)>,
+    pub was_reset: &'a Cell<bool>,
 }
 
 /// What a flow writes to.
@@ -43,6 +45,17 @@ pub(super) struct Sink<'a> {
     pub socket: &'a Socket,
     pub tls: Option<(&'a mut TlsWriter, &'a Renewal)>,
     pub mid_send: &'a mut bool,
+    pub was_reset: &'a Cell<bool>,
+}
+
+impl Sink<'_> {
+    /// A send that meets a reset takes the socket's error with it, and a receive then reads an end
+    /// of stream that the peer never sent. EPIPE: the peer had ended its stream before.
+    pub(super) fn on_send_failed(&self, error: &io::Error) {
+        if error.raw_os_error() != Some(libc::EPIPE) {
+            self.was_reset.set(true);
+        }
+    }
 }
 
 /// One direction of a relay.
@@ -59,12 +72,20 @@ pub(super) struct Flow<'a> {
     /// Held while the flow splices and is bulky.
     pub(super) pipe: Option<Pipe>,
     ending: bool,
+    /// Batches since the flow last waited.
+    batches: u32,
 }
+
+/// Batches that a flow may send before other connections have their turn, however many of them
+/// one receive brought.
+const BATCHES_MAX: u32 = 64;
 
 /// What a flow has to wait for.
 enum Wait {
     Source,
     Sink,
+    /// The other connections' turn; its own comes as soon as they had it.
+    Turn,
     /// Nothing: it has come to its clean end.
     Ended,
 }
@@ -96,6 +117,7 @@ impl<'a> Flow<'a> {
             outgoing: None,
             pipe: None,
             ending: false,
+            batches: 0,
         }
     }
 
@@ -120,6 +142,11 @@ impl<'a> Flow<'a> {
                     self.seen.on_stuck(self.direction, false);
                     ready.map_err(|error| self.sink_failed(&error))?;
                 }
+                // A writable sink answers at once, but by way of the ring.
+                Wait::Turn => {
+                    let ready = self.sink.socket.writable().await;
+                    ready.map_err(|error| self.sink_failed(&error))?;
+                }
                 Wait::Ended => return Ok(()),
             }
         }
@@ -133,11 +160,21 @@ impl<'a> Flow<'a> {
             if self.ending {
                 // ENOTCONN: the peer is gone already. It has all that we had for it.
                 let _ = self.sink.socket.shutdown_write();
+                // The other direction may live long: hold nothing for this one.
+                self.pipe = None;
+                *self.source.inbound = Inbound::default();
                 return Ok(Wait::Ended);
             }
+            if self.batches >= BATCHES_MAX {
+                self.batches = 0;
+                return Ok(Wait::Turn);
+            }
             match self.fill()? {
-                Filled::Outgoing => {}
-                Filled::Nothing => return Ok(Wait::Source),
+                Filled::Outgoing => self.batches += 1,
+                Filled::Nothing => {
+                    self.batches = 0;
+                    return Ok(Wait::Source);
+                }
                 Filled::EndOfStream => self.end()?,
             }
         }
@@ -165,6 +202,15 @@ impl<'a> Flow<'a> {
 
     pub(super) fn source_failed(&self, error: &io::Error) -> Failure {
         self.failure(Fault::Source, Cause::Reset, error.to_string())
+    }
+
+    /// A plain source that reads nothing more: its clean end, unless a send on the same socket
+    /// has met a reset before.
+    pub(super) fn end_of_plain(&self) -> Result<Filled, Failure> {
+        if self.source.was_reset.get() {
+            return Err(self.source_failed(&io::ErrorKind::ConnectionReset.into()));
+        }
+        Ok(Filled::EndOfStream)
     }
 
     pub(super) fn sink_failed(&self, error: &io::Error) -> Failure {

@@ -1,3 +1,6 @@
+use std::cell::Cell;
+
+use super::flow::{Sink, Source};
 use crate::net::{Buffers, Inbound, Pipes, Socket};
 use crate::tls::TlsLeg;
 
@@ -9,6 +12,8 @@ pub struct Leg {
     pub tls: Option<TlsLeg>,
     /// A send was cut short: nothing but the rest of it may follow.
     pub mid_send: bool,
+    /// A send has met a reset.
+    was_reset: Cell<bool>,
 }
 
 impl Leg {
@@ -19,17 +24,7 @@ impl Leg {
             inbound,
             tls,
             mid_send: false,
-        }
-    }
-
-    /// Throws away what has arrived: unread bytes would turn the coming close into a reset, which
-    /// could overtake what the peer has not read yet.
-    pub fn discard_received(&mut self) {
-        let mut scrap = [0; 4096];
-        for _ in 0..DISCARDS_MAX {
-            if !matches!(self.socket.try_recv(&mut scrap), Ok(1..)) {
-                break;
-            }
+            was_reset: Cell::new(false),
         }
     }
 
@@ -46,9 +41,52 @@ impl Leg {
             _ => self.socket.abort_on_close(),
         }
     }
-}
 
-const DISCARDS_MAX: usize = 64;
+    /// Ends the leg because the other one failed. What was relayed before still arrives where
+    /// that can be: without close_notify a TLS peer knows that there should be more, while a
+    /// plain peer learns it by a reset alone.
+    pub async fn cut(&self) {
+        if self.tls.is_some() {
+            self.socket.farewell().await;
+        } else {
+            self.socket.abort_on_close();
+        }
+    }
+
+    pub(super) fn halves(&mut self) -> (Source<'_>, Sink<'_>) {
+        let Self {
+            socket,
+            inbound,
+            tls,
+            mid_send,
+            was_reset,
+        } = self;
+        let (socket, was_reset) = (&*socket, &*was_reset);
+        let (reading, writing) = match tls {
+            None => (None, None),
+            Some(TlsLeg {
+                reader,
+                writer,
+                renewal,
+            }) => (Some((reader, &*renewal)), Some((writer, &*renewal))),
+        };
+        let source = Source {
+            socket,
+            inbound,
+            tls: reading,
+            was_reset,
+        };
+        (
+            source,
+            Sink {
+                socket,
+                tls: writing,
+                mid_send,
+                was_reset,
+            },
+        )
+    }
+}
 
 /// A core's pools, as a relay needs them.
 pub struct Tools {

@@ -12,8 +12,10 @@ pub(super) struct Outgoing {
     before: Option<Vec<u8>>,
     carrier: Carrier,
     parts: Parts,
-    /// Application bytes among them.
-    bytes: usize,
+    /// Application bytes in sealed parts; zero where the parts are what the peer reads.
+    sealed_bytes: usize,
+    /// A record of ours: nothing of it counts.
+    control: bool,
 }
 
 /// Whose buffer the parts are ranges of.
@@ -28,12 +30,12 @@ pub(super) enum Carrier {
 impl Outgoing {
     /// Application data that goes out as it is.
     pub(super) fn plain(carrier: Carrier, parts: Parts) -> Self {
-        let bytes = parts.bytes();
         Self {
             before: None,
             carrier,
             parts,
-            bytes,
+            sealed_bytes: 0,
+            control: false,
         }
     }
 
@@ -43,7 +45,8 @@ impl Outgoing {
             before: None,
             carrier: Carrier::Control(record),
             parts,
-            bytes: 0,
+            sealed_bytes: 0,
+            control: true,
         }
     }
 }
@@ -69,71 +72,76 @@ impl Flow<'_> {
             before,
             carrier,
             parts,
-            bytes,
+            sealed_bytes: bytes,
+            control: false,
         });
         Ok(())
     }
 
     /// Sends what is outgoing as far as the sink takes it. True: all of it.
     pub(super) fn flush(&mut self) -> Result<bool, Failure> {
-        let sent = match (&mut self.outgoing, &mut self.pipe) {
-            (Some(outgoing), _) => {
-                *self.sink.mid_send = true;
-                let source = self.source.inbound.whole().0;
-                send_outgoing(self.sink.socket, outgoing, source)
-            }
-            (None, Some(pipe)) if pipe.held() > 0 => while_some(|| {
-                pipe.drain_to(self.sink.socket.fd())
-                    .map(|_| pipe.held() > 0)
-            }),
-            _ => return Ok(true),
+        let sent = if self.outgoing.is_some() {
+            self.flush_outgoing()
+        } else {
+            self.flush_pipe()
         };
         match sent {
-            Ok(()) => self.on_flushed(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(error) => return Err(self.sink_failed(&error)),
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => {
+                self.sink.on_send_failed(&error);
+                Err(self.sink_failed(&error))
+            }
         }
-        Ok(true)
+    }
+
+    fn flush_outgoing(&mut self) -> io::Result<()> {
+        let Some(outgoing) = &mut self.outgoing else {
+            return Ok(());
+        };
+        *self.sink.mid_send = true;
+        let socket = self.sink.socket;
+        while let Some(record) = &mut outgoing.before {
+            let sent = socket.try_send(record)?;
+            record.drain(..sent);
+            if record.is_empty() {
+                outgoing.before = None;
+            }
+        }
+        let buffer: &[u8] = match &outgoing.carrier {
+            Carrier::Own(buffer) => buffer,
+            Carrier::Source => self.source.inbound.whole().0,
+            Carrier::Control(record) => record,
+        };
+        while !outgoing.parts.is_empty() {
+            let sent = try_send(socket, buffer, &outgoing.parts)?;
+            outgoing.parts.advance(sent);
+            // What is not sealed counts as it goes, a record's plaintext when the batch is out.
+            let counts = outgoing.sealed_bytes == 0 && !outgoing.control;
+            self.seen
+                .on_sent(self.direction, if counts { sent } else { 0 });
+        }
+        self.on_flushed();
+        Ok(())
     }
 
     fn on_flushed(&mut self) {
         *self.sink.mid_send = false;
         if let Some(outgoing) = self.outgoing.take() {
-            if outgoing.bytes > 0 {
-                self.seen.on_sent(self.direction, outgoing.bytes);
-            }
-            if self.opened.is_empty() {
-                self.source.inbound.release_if_empty();
-            }
+            self.seen.on_sent(self.direction, outgoing.sealed_bytes);
+        }
+        if self.opened.is_empty() {
+            self.source.inbound.release_if_empty();
         }
     }
-}
 
-/// Repeats a step until it says that it was the last, or fails.
-fn while_some(mut step: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
-    while step()? {}
-    Ok(())
-}
-
-/// Sends until nothing is left, or the socket takes no more (`WouldBlock`).
-fn send_outgoing(socket: &Socket, outgoing: &mut Outgoing, source: &[u8]) -> io::Result<()> {
-    while let Some(record) = &mut outgoing.before {
-        let sent = socket.try_send(record)?;
-        record.drain(..sent);
-        if record.is_empty() {
-            outgoing.before = None;
+    fn flush_pipe(&mut self) -> io::Result<()> {
+        while let Some(pipe) = self.pipe.as_mut().filter(|pipe| pipe.held() > 0) {
+            let sent = pipe.drain_to(self.sink.socket.fd())?;
+            self.seen.on_sent(self.direction, sent);
         }
+        Ok(())
     }
-    let buffer: &[u8] = match &outgoing.carrier {
-        Carrier::Own(buffer) => buffer,
-        Carrier::Source => source,
-        Carrier::Control(record) => record,
-    };
-    while !outgoing.parts.is_empty() {
-        let sent = try_send(socket, buffer, &outgoing.parts)?;
-        outgoing.parts.advance(sent);
-    }
-    Ok(())
 }
 
 /// One system call: send(2) for one part, writev(2) for several.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use monoio::time::{Instant, Sleep, sleep};
 
-use super::flow::{Failure, Fault, Flow, Sink, Source};
+use super::flow::{Failure, Fault, Flow};
 use super::leg::{Leg, Tools};
 use super::seen::Seen;
 use crate::net::{CoarseInstant, Socket};
@@ -37,8 +37,8 @@ pub async fn relay(
     seen: &Seen,
     idle_timeout: Duration,
 ) -> RelayEnd {
-    let (down_source, down_sink) = halves(downstream);
-    let (up_source, up_sink) = halves(upstream);
+    let (down_source, down_sink) = downstream.halves();
+    let (up_source, up_sink) = upstream.halves();
     let sockets = [
         (Direction::Up, down_source.socket),
         (Direction::Down, up_source.socket),
@@ -77,46 +77,6 @@ pub async fn relay(
         }
     })
     .await
-}
-
-fn halves(leg: &mut Leg) -> (Source<'_>, Sink<'_>) {
-    let Leg {
-        socket,
-        inbound,
-        tls,
-        mid_send,
-    } = leg;
-    let socket = &*socket;
-    match tls {
-        None => (
-            Source {
-                socket,
-                inbound,
-                tls: None,
-            },
-            Sink {
-                socket,
-                tls: None,
-                mid_send,
-            },
-        ),
-        Some(tls) => {
-            let renewal = &tls.renewal;
-            let source = Source {
-                socket,
-                inbound,
-                tls: Some((&mut tls.reader, renewal)),
-            };
-            (
-                source,
-                Sink {
-                    socket,
-                    tls: Some((&mut tls.writer, renewal)),
-                    mid_send,
-                },
-            )
-        }
-    }
 }
 
 type FlowEnd = Result<(), Failure>;

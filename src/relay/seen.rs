@@ -35,13 +35,14 @@ impl Default for Seen {
 }
 
 impl Seen {
+    /// Something went out: `bytes` of it are the application's, none if a batch is on its way.
     pub(super) fn on_sent(&self, direction: Direction, bytes: usize) {
         let count = match direction {
             Direction::Up => &self.bytes_up,
             Direction::Down => &self.bytes_down,
         };
         count.set(count.get() + bytes as u64);
-        if direction == Direction::Down && self.first_byte.get().is_none() {
+        if bytes > 0 && direction == Direction::Down && self.first_byte.get().is_none() {
             self.first_byte.set(Some(Instant::now()));
         }
         self.last_active.set(CoarseInstant::now());

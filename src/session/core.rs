@@ -9,7 +9,7 @@ use crate::config::Plan;
 use crate::net::{Buffers, Pipes};
 use crate::observe::{Record, RecordSender};
 use crate::relay::Tools;
-use crate::tls::ServerTls;
+use crate::tls::{HandshakesInFlight, ServerTls};
 use crate::types::{CoreId, GroupId, ListenerId};
 use crate::upstream::Group;
 
@@ -19,12 +19,12 @@ pub struct Core {
     pub plan: Arc<Plan>,
     pub tools: Tools,
     pub watch: Watch,
+    pub handshakes: HandshakesInFlight,
     listeners: Vec<ListenerState>,
     groups: Vec<Group>,
     log: RefCell<RecordSender>,
     records_made: Cell<u64>,
     live: Cell<usize>,
-    settling: Cell<usize>,
 }
 
 /// What a core is built from.
@@ -60,6 +60,7 @@ impl Core {
             log,
         } = parts;
         let pipes = Pipes::new(plan.runtime.pipes_max);
+        let handshakes = HandshakesInFlight::new(plan.runtime.handshakes_max);
         Self {
             id,
             plan,
@@ -68,12 +69,12 @@ impl Core {
                 pipes,
             },
             watch: Watch::default(),
+            handshakes,
             listeners,
             groups,
             log: RefCell::new(log),
             records_made: Cell::new(0),
             live: Cell::new(0),
-            settling: Cell::new(0),
         }
     }
 
@@ -118,16 +119,6 @@ impl Core {
             admitted,
         }
     }
-
-    /// A place among the handshakes in flight; `None` when all are taken.
-    pub(super) fn settle(&self) -> Option<Settling<'_>> {
-        let settling = self.settling.get();
-        if settling >= self.plan.runtime.handshakes_max {
-            return None;
-        }
-        self.settling.set(settling + 1);
-        Some(Settling { core: self })
-    }
 }
 
 /// A connection's place in the counts, given back on drop.
@@ -145,16 +136,5 @@ impl Drop for Entered<'_> {
             .listener(self.listener)
             .connections
             .fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A connection between accept and relay that has TLS on a leg.
-pub(super) struct Settling<'a> {
-    core: &'a Core,
-}
-
-impl Drop for Settling<'_> {
-    fn drop(&mut self) {
-        self.core.settling.set(self.core.settling.get() - 1);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::core::{Core, ListenerTls};
 use super::limit::{Interrupted, limit};
-use super::story::Story;
+use super::story::{Story, over_limit};
 use super::watch::Seat;
 use crate::config::{ListenerPlan, Target};
 use crate::net::{Buffers, Expect, Inbound, ReceiveError, Socket};
@@ -187,6 +187,13 @@ async fn handshake(
         mut inbound,
     } = greeting;
     story.phase = Phase::DownstreamHandshake;
+    let Some(_place) = core.handshakes.begin() else {
+        socket.abort_on_close();
+        return Err(over_limit(
+            story.phase,
+            "max_handshakes of the core is reached",
+        ));
+    };
     story.record().downstream_tls = Some(LegTls::default());
     let begun = std::time::Instant::now();
     let mut engine = ServerEngine::new(tls.config.clone()).map_err(|error| internal(&error))?;
@@ -215,10 +222,12 @@ async fn handshake(
         .shared
         .peer(engine.common().peer_certificates(), &engine.bound());
     story.record().downstream_tls = Some(describe_leg(engine.common(), &peer));
-    debug_assert!(
-        peer.allowed,
-        "the handshake refuses what allow_identities does not name"
-    );
+    if !peer.allowed {
+        // The handshake refuses these already; this is for the day it should not.
+        socket.abort_on_close();
+        let words = "the certificate shown is not in allow_identities";
+        return Err(downstream(Cause::Identity, words.into()));
+    }
     let alpn = engine.common().alpn_protocol().map(<[u8]>::to_vec);
     let leg: TlsLeg = establish(engine).map_err(|error| internal(&error))?;
     Ok((Leg::new(socket, inbound, Some(leg)), alpn))

@@ -69,16 +69,15 @@ fn note(story: &mut Story<'_>, seen: &Seen) {
 /// failure for a clean end, unless its own stream had come to one before (`told`).
 async fn tell(legs: Box<Legs>, failure: &Failure, told: bool) {
     let Legs { client, server } = *legs;
-    let (mut failed, mut other) = match failure.side {
+    let (mut failed, other) = match failure.side {
         Side::Downstream => (client, server),
         Side::Upstream => (server, client),
     };
     if told {
-        other.discard_received();
+        other.socket.farewell().await;
     } else {
-        other.socket.abort_on_close();
+        other.cut().await;
     }
-    // Closed before the other one's farewell, which may take its time.
     drop(other);
     failed.abort(failure.alert).await;
 }

@@ -9,6 +9,7 @@ use super::route::route;
 use super::watch::{RunState, Seat};
 use crate::net::{Accepted, PeerAddress, Socket};
 use crate::observe::{Address, Record, RelayPath, Times, UpstreamSeen};
+use crate::proto::record::fatal_alert;
 use crate::relay::Leg;
 use crate::types::{Cause, CoreId, End, ListenerId, Phase, Side};
 use crate::upstream::{Attempts, Request, connect};
@@ -149,21 +150,15 @@ async fn settle(
 ) -> Result<Box<Legs>, End> {
     if !story.entered.admitted {
         socket.abort_on_close();
-        return Err(over_limit("max_connections of the listener is reached"));
+        return Err(over_limit(
+            Phase::Accept,
+            "max_connections of the listener is reached",
+        ));
     }
-    let _settling = if has_tls(core, story.listener) {
-        let Some(settling) = core.settle() else {
-            socket.abort_on_close();
-            return Err(over_limit("max_handshakes of the core is reached"));
-        };
-        Some(settling)
-    } else {
-        None
-    };
     let mut client = greet(core, seat, story, socket).await?;
     let server = reach(core, seat, story, &client).await;
     if let Err(end) = &server {
-        client.leg.abort(Some(alert_for(end))).await;
+        turn_away(&mut client, alert_for(end)).await;
     }
     server.map(|server| {
         Box::new(Legs {
@@ -173,14 +168,8 @@ async fn settle(
     })
 }
 
-fn over_limit(words: &'static str) -> End {
-    End::new(Cause::Limit, Phase::Accept, None).with_detail(words)
-}
-
-fn has_tls(core: &Core, listener: ListenerId) -> bool {
-    let plan = core.plan.listener(listener);
-    let mut groups = plan.target.groups();
-    plan.tls.is_some() || groups.any(|group| core.plan.upstream(group).tls.is_some())
+pub(super) fn over_limit(phase: Phase, words: &'static str) -> End {
+    End::new(Cause::Limit, phase, None).with_detail(words)
 }
 
 const ALERT_INTERNAL_ERROR: u8 = 80;
@@ -192,6 +181,16 @@ fn alert_for(end: &End) -> u8 {
         ALERT_UNRECOGNIZED_NAME
     } else {
         ALERT_INTERNAL_ERROR
+    }
+}
+
+/// A client whose TLS we only pass through has seen no answer yet: an alert in clear is in place.
+async fn turn_away(client: &mut Client, alert: u8) {
+    let passes_tls = client.leg.tls.is_none() && client.hello.is_some();
+    if passes_tls && client.leg.socket.try_send(&fatal_alert(alert)).is_ok() {
+        client.leg.socket.farewell().await;
+    } else {
+        client.leg.abort(Some(alert)).await;
     }
 }
 
@@ -208,6 +207,7 @@ async fn reach(
     let request = Request {
         group: core.group(group),
         buffers: &core.tools.buffers,
+        handshakes: &core.handshakes,
         connect_timeout: plan.connect_timeout,
         tries_max: plan.next_upstream_tries,
         alpn: client.alpn.as_deref(),

@@ -13,6 +13,7 @@ mod certificate;
 mod connector;
 mod handshake;
 mod identity;
+mod in_flight;
 mod inspect;
 mod material;
 #[cfg(test)]
@@ -35,6 +36,7 @@ pub use handshake::{
     ClientEngine, Engine, Handshake, HandshakeError, ServerEngine, describe_leg, establish,
 };
 pub use identity::{Identity, PeerSeen};
+pub use in_flight::{HandshakePlace, HandshakesInFlight};
 pub use inspect::inspect;
 pub use material::MaterialError;
 pub use reason::{failure, foreign_protocol, refused_identity};

@@ -8,7 +8,8 @@ use super::group::{Endpoint, Group};
 use crate::net::{Buffers, Inbound, PeerAddress, Socket, dial};
 use crate::observe::LegTls;
 use crate::tls::{
-    self, ClientEngine, Engine, Handshake, HandshakeError, TlsLeg, describe_leg, establish,
+    self, ClientEngine, Engine, Handshake, HandshakeError, HandshakesInFlight, TlsLeg,
+    describe_leg, establish,
 };
 use crate::types::{Cause, End, Phase, ServerId, Side};
 
@@ -16,6 +17,7 @@ use crate::types::{Cause, End, Phase, ServerId, Side};
 pub struct Request<'a> {
     pub group: &'a Group,
     pub buffers: &'a Buffers,
+    pub handshakes: &'a HandshakesInFlight,
     /// For one attempt: connect and TLS handshake together.
     pub connect_timeout: Duration,
     pub tries_max: u32,
@@ -139,6 +141,11 @@ async fn shake(
     let refused = |error: &rustls::Error| {
         let (cause, words) = tls::failure(error);
         upstream_end(cause, Phase::UpstreamHandshake, words)
+    };
+    let Some(_place) = request.handshakes.begin() else {
+        let words = "max_handshakes of the core is reached";
+        let end = End::new(Cause::Limit, Phase::UpstreamHandshake, None);
+        return Err(end.with_detail(words));
     };
     let alpn = group_tls.alpn(request.alpn);
     let mut engine = ClientEngine::new(endpoint.clone(), alpn).map_err(|error| refused(&error))?;

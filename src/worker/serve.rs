@@ -31,6 +31,8 @@ pub(super) async fn accept(core: Rc<Core>, listener: ListenerId, listening: List
     loop {
         match acceptor.accept_batch() {
             Batch::Empty if core.watch.state() >= RunState::Draining => return,
+            Batch::Full if core.watch.state() == RunState::Draining => {}
+            Batch::Full if core.watch.state() == RunState::Closing => return,
             Batch::Empty | Batch::Full => acceptor.ready(&seat).await,
             Batch::Exhausted if core.watch.state() >= RunState::Draining => return,
             Batch::Exhausted => sleep(EXHAUSTED_REST).await,

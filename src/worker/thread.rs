@@ -170,6 +170,8 @@ async fn read_letters(core: &Rc<Core>, inbox: &Inbox) -> io::Result<()> {
         };
         letters.into_iter().for_each(|letter| follow(core, letter));
     }
+    // Connections that were still in the kernel's queue become live in the accept loops' next turn.
+    sleep(DRAIN_LOOK).await;
     while core.live() > 0 && core.watch.state() == RunState::Draining {
         sleep(DRAIN_LOOK).await;
         inbox

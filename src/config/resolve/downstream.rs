@@ -253,9 +253,9 @@ fn guards_without_verification(scope: &mut Scope<'_, '_>, file: &DownstreamTlsFi
 fn warn_optional_identities(scope: &mut Scope<'_, '_>, file: &DownstreamTlsFile) {
     if let Some(field) = &file.allow_identities {
         scope.push(
-            Diagnostic::warning("with `verify_client = \"optional\"` a client without a certificate passes `allow_identities`")
+            Diagnostic::warning("`allow_identities` asks every client for a certificate, also with `verify_client = \"optional\"`")
                 .at(field.span())
-                .cure("write `verify_client = \"required\"` to let only these identities in"),
+                .cure("write `verify_client = \"required\"`, which says the same"),
         );
     }
 }
