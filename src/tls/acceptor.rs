@@ -15,7 +15,7 @@ use super::policy;
 use super::resolver::CertificateResolver;
 use super::sessions::ServerSessions;
 use super::tickets::{Clock, KeyRing, PolicyDigest, Ticketer};
-use super::verify::{ChainRules, ClientDemand, ClientVerifier};
+use super::verify::{ChainRules, ClientDemand, ClientVerifier, earliest_list_end};
 use crate::config::{DownstreamTls, IdentityPattern, NamePattern, VerifyClient};
 use crate::types::unix_now;
 
@@ -258,10 +258,12 @@ fn with_clients(
         VerifyClient::Required => ClientDemand::Required,
         VerifyClient::OptionalNoCa => ClientDemand::OptionalNoCa,
     };
+    let lists_end = earliest_list_end(&clients.revocation_lists);
     let lists = clients.revocation_lists.into_iter();
     let rules = ChainRules {
         anchors: clients.anchors,
         revocation_lists: lists.map(|list| list.parsed).collect(),
+        lists_end,
         depth_max: plan.verify_depth,
         usage: KeyUsage::client_auth(),
         algorithms: builder.crypto_provider().signature_verification_algorithms,

@@ -13,7 +13,7 @@ use super::material::{self, MaterialError};
 use super::policy;
 use super::sessions::ClientSessions;
 use super::tickets::Clock;
-use super::verify::{ChainRules, ServerVerifier};
+use super::verify::{ChainRules, ServerVerifier, earliest_list_end};
 use crate::config::{Located, ServerAddress, UpstreamAlpn, UpstreamTls};
 use crate::types::unix_now;
 
@@ -164,6 +164,7 @@ fn chain_rules(
     };
     Ok(Some(ChainRules {
         anchors: material::trust_anchors(&plan.trust)?,
+        lists_end: earliest_list_end(&revocation_lists),
         revocation_lists: revocation_lists
             .into_iter()
             .map(|list| list.parsed)

@@ -10,8 +10,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, TrustAnchor};
 use rustls::sign::CertifiedKey;
 use webpki::{CertRevocationList, OwnedCertRevocationList};
+use x509_parser::prelude::FromDer as _;
+use x509_parser::revocation_list::CertificateRevocationList;
 
 use crate::config::{CertificatePlan, Diagnostic, Located, Severity, Trust};
+use crate::types::UnixSeconds;
 
 /// First byte of every DER SEQUENCE: certificates, CRLs and OCSP responses begin with it.
 const DER_SEQUENCE: u8 = 0x30;
@@ -199,6 +202,8 @@ fn system_anchors() -> Result<Vec<TrustAnchor<'static>>, MaterialError> {
 pub(super) struct RevocationList {
     pub(super) der: CertificateRevocationListDer<'static>,
     pub(super) parsed: CertRevocationList<'static>,
+    /// From here on the list proves nothing.
+    pub(super) next_update: UnixSeconds,
 }
 
 /// All CRLs of a PEM file, or the one of a DER file.
@@ -232,10 +237,20 @@ fn parsed_list(
         )
         .with_cure("it must be a complete CRL of version 2 with a nextUpdate")
     })?;
+    let next_update = next_update(&der);
     Ok(RevocationList {
         der,
         parsed: parsed.into(),
+        next_update,
     })
+}
+
+/// webpki has read the list and found a nextUpdate in it; a list that cannot be read ends at once.
+fn next_update(der: &CertificateRevocationListDer<'_>) -> UnixSeconds {
+    let list = CertificateRevocationList::from_der(der).ok();
+    let next = list.and_then(|(_, list)| list.next_update());
+    next.and_then(|next| UnixSeconds::try_from(next.timestamp()).ok())
+        .unwrap_or(0)
 }
 
 /// A successful OCSP response in DER (RFC 6960 4.2.1).

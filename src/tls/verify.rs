@@ -24,8 +24,10 @@ use x509_parser::revocation_list::CertificateRevocationList;
 use super::bound;
 use super::certificate;
 use super::identity::{Identity, is_allowed};
+use super::material::RevocationList;
 use super::reason::{self, Refusal};
 use crate::config::IdentityPattern;
+use crate::types::UnixSeconds;
 
 /// CertificateRequest holds at most 64 KiB of CA names (RFC 5246 7.4.4); past half of that no name
 /// is sent, which asks for any certificate.
@@ -36,6 +38,8 @@ const HINT_BYTES_MAX: usize = 32 * 1024;
 pub(super) struct ChainRules {
     pub(super) anchors: Vec<TrustAnchor<'static>>,
     pub(super) revocation_lists: Vec<CertRevocationList<'static>>,
+    /// When the first of the lists ends; no session may outlive what judged its peer.
+    pub(super) lists_end: UnixSeconds,
     /// Intermediates that may stand between leaf and anchor.
     pub(super) depth_max: u32,
     pub(super) usage: KeyUsage,
@@ -93,6 +97,15 @@ impl ChainRules {
             Err(webpki::Error::UnknownRevocationStatus)
         }
     }
+}
+
+/// When the first of the lists ends.
+pub(super) fn earliest_list_end(lists: &[RevocationList]) -> UnixSeconds {
+    lists
+        .iter()
+        .map(|list| list.next_update)
+        .min()
+        .unwrap_or(UnixSeconds::MAX)
 }
 
 /// A list is checked wherever one exists; that the leaf's issuer has one is checked apart.
@@ -229,7 +242,12 @@ impl ClientCertVerifier for ClientVerifier {
         let verified = self
             .judge(end_entity, intermediates, now)
             .inspect_err(|error| reason::note_chain(error, end_entity, intermediates))?;
-        note_accepted(end_entity, intermediates, verified, now);
+        let lists_end = if verified {
+            self.rules.lists_end
+        } else {
+            UnixSeconds::MAX
+        };
+        note_accepted((end_entity, intermediates), verified, lists_end, now);
         Ok(ClientCertVerified::assertion())
     }
 
@@ -303,7 +321,16 @@ impl ServerCertVerifier for ServerVerifier {
     ) -> Result<ServerCertVerified, Error> {
         self.judge(end_entity, intermediates, server_name, now)
             .inspect_err(|error| reason::note_chain(error, end_entity, intermediates))?;
-        note_accepted(end_entity, intermediates, self.rules.is_some(), now);
+        let lists_end = self
+            .rules
+            .as_ref()
+            .map_or(UnixSeconds::MAX, |rules| rules.lists_end);
+        note_accepted(
+            (end_entity, intermediates),
+            self.rules.is_some(),
+            lists_end,
+            now,
+        );
         Ok(ServerCertVerified::assertion())
     }
 
@@ -330,17 +357,17 @@ impl ServerCertVerifier for ServerVerifier {
     }
 }
 
-/// A session ends with the first certificate of its chain that ends. Without verification nothing
+/// A session ends with the first certificate of its chain that ends, or with the first list. Without verification nothing
 /// vouches for the rest of the chain, and the leaf alone counts.
 fn note_accepted(
-    leaf: &CertificateDer<'_>,
-    intermediates: &[CertificateDer<'_>],
+    (leaf, intermediates): (&CertificateDer<'_>, &[CertificateDer<'_>]),
     verified: bool,
+    lists_end: UnixSeconds,
     now: UnixTime,
 ) {
     let vouching = if verified { intermediates } else { &[] };
     let not_after = certificate::earliest_end(std::iter::once(leaf).chain(vouching));
-    bound::on_peer_accepted(not_after, verified, now.as_secs());
+    bound::on_peer_accepted(not_after.min(lists_end), verified, now.as_secs());
 }
 
 /// Whether the key of `issuer` signed the certificate; the names are not compared.

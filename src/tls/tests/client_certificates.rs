@@ -435,6 +435,7 @@ fn no_damaged_certificate_verifies_or_panics() {
                 .to_owned(),
         ],
         revocation_lists: vec![],
+        lists_end: u64::MAX,
         depth_max: 1,
         usage: webpki::KeyUsage::client_auth(),
         algorithms: provider.signature_verification_algorithms,

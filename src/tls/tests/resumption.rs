@@ -204,6 +204,23 @@ fn no_session_outlives_the_client_s_certificate_renewals_and_cache_included() {
 }
 
 #[test]
+fn no_session_outlives_the_revocation_list_that_let_its_client_in() {
+    let scene = scene();
+    let list = scene.client_ca.revocation_list(&[], unix_now() + 1000);
+    let mut plan = tickets_only(scene.mutual());
+    plan.crl = Some(scene.files.pem("ending.crl", &list));
+    for version in BOTH {
+        let core = tls(&plan, &ring(&plan)).for_core();
+        let client = scene.client(version);
+        connect(&client, &core).unwrap();
+        later(900, || assert!(connect(&client, &core).unwrap().resumed()));
+        later(1100, || {
+            assert!(connect(&client, &core).is_err(), "{version:?}")
+        });
+    }
+}
+
+#[test]
 fn a_session_ends_with_the_first_certificate_of_its_chain_that_ends() {
     let mut scene = scene();
     let middle = scene.client_ca.below_until("Middle", unix_now() + 1000);
