@@ -99,7 +99,7 @@ fn probe_ring() -> Result<RingFeatures, RingRefusal> {
 fn refusal(error: &io::Error) -> RingRefusal {
     let cure = match error.raw_os_error() {
         Some(libc::ENOSYS) => {
-            "this kernel has no io_uring: run Linux 5.19 or newer built with CONFIG_IO_URING=y"
+            "this kernel has no io_uring: run Linux 5.6 or newer (better 6.1) built with CONFIG_IO_URING=y"
         }
         Some(libc::EPERM) if sysctl_disables() => {
             "allow it with `sysctl -w kernel.io_uring_disabled=0`, or set it to 1 and add the \
