@@ -141,15 +141,29 @@ fn verified(house: &House, name: &str, ca: &Authority, mode: &str) -> String {
     listener(name, "back", "", &tls)
 }
 
+/// All listeners of the file under one key: what then keeps their tickets apart is their policy.
+fn under_one_key(toml: &str) -> (String, tempfile::NamedTempFile) {
+    let key = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(key.path(), [9; 80]).unwrap();
+    let tls = format!(
+        "[listener.tls]\nsession_ticket_keys = [\"{}\"]\n",
+        key.path().display()
+    );
+    assert!(toml.contains("[listener.tls]\n"), "{toml}");
+    (toml.replace("[listener.tls]\n", &tls), key)
+}
+
 #[test]
 fn a_ticket_of_a_listener_with_one_client_ca_is_refused_on_a_listener_with_another() {
     let house = House::new();
     let other_ca = Authority::root("Another root");
     let echo = Peer::plain().echo();
     let toml = verified(&house, "ours", &house.ca, "required")
+        + &verified(&house, "twin", &house.ca, "required")
         + &verified(&house, "theirs", &other_ca, "required")
         + &verified(&house, "open", &other_ca, "optional")
         + &upstream("back", &[echo.address()], "");
+    let (toml, _key) = under_one_key(&toml);
     let proxy = ringway!().start(&toml);
     for version in VERSIONS {
         let config = ClientTls::trusting(&house.ca)
@@ -159,6 +173,8 @@ fn a_ticket_of_a_listener_with_one_client_ca_is_refused_on_a_listener_with_anoth
         let first = visit(&proxy, "ours", &config);
         assert!(!first.flag("downstream_resumed"));
         assert!(visit(&proxy, "ours", &config).flag("downstream_resumed"));
+        // The same policy on another listener: the key alone would let all of them resume.
+        assert!(visit(&proxy, "twin", &config).flag("downstream_resumed"));
 
         for listener in ["theirs", "open"] {
             let before = echo.counts().accepted();
@@ -191,6 +207,7 @@ fn a_ticket_of_an_open_listener_does_not_open_one_that_requires_a_certificate() 
     let toml = listener("open", "back", "", &house.terminate())
         + &verified(&house, "closed", &house.ca, "required")
         + &upstream("back", &[echo.address()], "");
+    let (toml, _key) = under_one_key(&toml);
     let proxy = ringway!().start(&toml);
     for version in VERSIONS {
         let config = ClientTls::trusting(&house.ca).version(version).config();
@@ -218,6 +235,7 @@ fn a_ticket_of_a_listener_without_crl_is_refused_on_a_listener_that_revoked_the_
     let toml = verified(&house, "lax", &house.ca, "required")
         + &format!("{strict}crl = \"{}\"\n", crl.display())
         + &upstream("back", &[echo.address()], "");
+    let (toml, _key) = under_one_key(&toml);
     let proxy = ringway!().start(&toml);
     for version in VERSIONS {
         let config = ClientTls::trusting(&house.ca)
