@@ -12,8 +12,10 @@ use std::io::Read as _;
 
 use ringway_support::bridge::{LEGS, Legs};
 use ringway_support::hello::hello_of;
-use ringway_support::tls::ClientTls;
-use ringway_support::{Bridge, Ending, Leg, Link, Peer, Record, ringway};
+use ringway_support::peer::Blackhole;
+use ringway_support::tls::{ClientTls, TLS12};
+use ringway_support::toml::{listener, upstream};
+use ringway_support::{Bridge, Ending, House, Leg, Link, Peer, Record, ringway};
 
 /// 17 bytes that claim to be an encrypted record of application data, and decrypt to nothing.
 const GARBAGE_RECORD: [u8; 22] = [
@@ -373,25 +375,77 @@ fn a_server_that_accepts_and_resets_at_once_never_looks_like_a_clean_end() {
     record.expect_end(&["reset", "unreachable"], &["relay", "connect"]);
 }
 
+/// Nobody reads the client's socket meanwhile, and the server's part has most of a minute left.
 #[test]
 fn a_clients_reset_while_the_server_shakes_hands_ends_the_connection() {
-    let bridge = Bridge::start(
-        ringway!(),
-        (Leg::Tls13, Leg::Tls13),
-        "connect_timeout = \"2s\"",
+    for leg in [Leg::Plain, Leg::Tls12, Leg::Tls13] {
+        let limits = "connect_timeout = \"50s\"";
+        let bridge = Bridge::start(ringway!(), (leg, Leg::Tls13), limits);
+        let mut client = bridge.client();
+        client.send(b"too early to be read").unwrap();
+        let address = client.local();
+        let mut server = bridge.peer.accept_raw();
+        client.reset();
+        let record = bridge.proxy.record_of(address);
+        record.expect(&[
+            ("end", "reset"),
+            ("phase", "upstream_handshake"),
+            ("ended_by", "downstream"),
+        ]);
+        let (_, ending) = server.receive_to_end();
+        assert!(
+            ending != Ending::Silence,
+            "the server is let go, got {ending:?}"
+        );
+        bridge.expect_service();
+    }
+}
+
+#[test]
+fn a_clients_reset_while_the_server_is_connected_ends_the_connection() {
+    let house = House::new();
+    for terminate in [String::new(), house.terminate()] {
+        let nowhere = Blackhole::new();
+        let toml = listener("front", "back", "connect_timeout = \"50s\"", &terminate)
+            + &upstream("back", &[nowhere.address()], "");
+        let proxy = ringway!().start(&toml);
+        let mut client = Link::connect(proxy.address("front")).unwrap();
+        if !terminate.is_empty() {
+            // Whose handshake ends with the proxy's word, so that the next phase has begun.
+            let config = ClientTls::trusting(&house.ca).version(TLS12).config();
+            client = client.start_tls(&config, "localhost").unwrap();
+        }
+        let address = client.local();
+        client.reset();
+        let record = proxy.record_of(address);
+        record.expect(&[
+            ("end", "reset"),
+            ("phase", "connect"),
+            ("ended_by", "downstream"),
+        ]);
+    }
+}
+
+/// Half an end is no end: the client may well wait for an answer.
+#[test]
+fn a_client_that_ends_its_stream_while_the_server_is_reached_is_served() {
+    let bridge = Bridge::start(ringway!(), (Leg::Plain, Leg::Tls13), "");
+    let mut client = bridge.client();
+    let raw = bridge.peer.accept_raw();
+    client.send(b"question").unwrap();
+    client.finish().unwrap();
+    // Longer than the client goes unlooked at.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let mut server = bridge.peer.secure(raw).unwrap();
+    assert_eq!(
+        server.receive_to_end(),
+        (b"question".to_vec(), Ending::Clean)
     );
-    let client = bridge.client();
-    let address = client.local();
-    let mut server = bridge.peer.accept_raw();
-    client.reset();
-    let record = bridge.proxy.record_of(address);
-    assert_ne!(record.text("end"), "finished", "{record}");
-    let (_, ending) = server.receive_to_end();
-    assert!(
-        ending != Ending::Silence,
-        "the server is let go, got {ending:?}"
-    );
-    bridge.expect_service();
+    server.send(b"answer").unwrap();
+    server.finish().unwrap();
+    assert_eq!(client.receive_to_end(), (b"answer".to_vec(), Ending::Clean));
+    let record = bridge.record(&client);
+    record.expect(&[("end", "finished")]);
 }
 
 #[test]

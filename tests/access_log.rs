@@ -16,7 +16,7 @@ use ringway_support::toml::{front_to_back, listener, upstream};
 use ringway_support::{Bridge, House, Leg, Link, Peer, ringway, until};
 
 /// In this order, as operators' tools may rely on.
-const FIELDS: [&str; 39] = [
+const FIELDS: [&str; 42] = [
     "time",
     "id",
     "core",
@@ -36,6 +36,7 @@ const FIELDS: [&str; 39] = [
     "server_address",
     "tries",
     "passed_over",
+    "upstream_sni",
     "upstream_protocol",
     "upstream_cipher",
     "upstream_group",
@@ -47,6 +48,7 @@ const FIELDS: [&str; 39] = [
     "bytes_down",
     "path_up",
     "path_down",
+    "client_hello_ms",
     "downstream_handshake_ms",
     "connect_ms",
     "upstream_handshake_ms",
@@ -55,6 +57,7 @@ const FIELDS: [&str; 39] = [
     "end",
     "phase",
     "ended_by",
+    "alert",
     "detail",
 ];
 
@@ -164,6 +167,7 @@ fn a_json_line_tells_a_mutual_tls_connection_in_the_order_of_the_fields() {
         ("upstream", "back"),
         ("server", &echo.address().to_string()),
         ("server_address", &echo.address().to_string()),
+        ("upstream_sni", "backend.internal"),
         ("upstream_protocol", "TLSv1.3"),
         ("path_up", "user"),
         ("path_down", "user"),
@@ -183,6 +187,7 @@ fn a_json_line_tells_a_mutual_tls_connection_in_the_order_of_the_fields() {
     }
     assert!(record.count("core") < 2, "{record}");
     for time in [
+        "client_hello_ms",
         "downstream_handshake_ms",
         "connect_ms",
         "upstream_handshake_ms",

@@ -371,7 +371,7 @@ fn expect_client_refused(
             ("phase", "downstream_handshake"),
             ("ended_by", "downstream"),
         ]);
-        record.expect_reason(words);
+        record.expect_reason(words).expect_alert(&told);
     }
     assert_eq!(
         echo.counts().accepted(),
@@ -502,25 +502,20 @@ fn expect_server_refused(house: &House, lines: &str, shown: &Credential, words: 
             client.send(b"secret").unwrap();
 
             let raw = peer.accept_raw();
-            match peer.secure(raw) {
-                Ok(mut server) => {
-                    let (bytes, _) = server.receive_to_end();
-                    assert!(
-                        bytes.is_empty(),
-                        "{version:?}: the refused server received {} bytes",
-                        bytes.len()
-                    );
-                }
-                Err(error) => assert!(
-                    error.to_string().contains("alert"),
-                    "{version:?}: the server is told by an alert, got {error}"
-                ),
-            }
+            let told = match peer.secure(raw) {
+                Ok(_) => panic!("{version:?}: the handshake must not come to its end"),
+                Err(error) => error.to_string(),
+            };
+            assert!(
+                told.contains("alert"),
+                "{version:?}: the server is told by an alert, got {told}"
+            );
             let (bytes, ending) = client.receive_to_end();
             assert!(bytes.is_empty() && ending != Ending::Silence, "{ending:?}");
             let record = proxy.record_of(client.local());
             record.expect_end(&[REFUSED, "no_server"], &["upstream_handshake"]);
-            record.expect_reason(words);
+            record.expect_reason(words).expect_alert(&told);
+            record.expect(&[("upstream_sni", "backend.internal")]);
             assert_eq!(record.count("tries"), 1, "{record}");
         }
     }

@@ -26,6 +26,7 @@ fn write_fields(plan: &Plan, record: &Record, line: &mut impl Line) {
         write_leg(leg, &DOWNSTREAM_LEG, line);
     }
     write_upstream(plan, record, line);
+    write_text(line, names::UPSTREAM_SNI, record.upstream_sni.as_deref());
     if let Some(leg) = &record.upstream_tls {
         write_leg(leg, &UPSTREAM_LEG, line);
     }
@@ -124,6 +125,7 @@ fn write_leg(leg: &LegTls, names: &LegNames, line: &mut impl Line) {
 
 fn write_times(times: &Times, line: &mut impl Line) {
     let phases = [
+        (names::CLIENT_HELLO_MS, times.client_hello),
         (names::DOWNSTREAM_HANDSHAKE_MS, times.downstream_handshake),
         (names::CONNECT_MS, times.connect),
         (names::UPSTREAM_HANDSHAKE_MS, times.upstream_handshake),
@@ -147,6 +149,9 @@ fn write_end(end: Option<&End>, line: &mut impl Line) {
     line.text(names::PHASE, end.phase.name());
     let ended_by = end.side.map_or(names::ENDED_BY_RINGWAY, Side::name);
     line.text(names::ENDED_BY, ended_by);
+    if let Some(alert) = end.alert {
+        line.text(names::ALERT, &alert.to_string());
+    }
     write_text(line, names::DETAIL, end.detail.as_deref());
 }
 
@@ -156,6 +161,9 @@ fn in_words(end: &End) -> String {
     if let Some(detail) = &end.detail {
         // A String takes every write.
         let _ = write!(words, ": {detail}");
+    }
+    if let Some(alert) = end.alert.filter(|_| end.cause != Cause::Alert) {
+        let _ = write!(words, " (alert {alert} sent)");
     }
     words
 }
@@ -254,11 +262,16 @@ mod tests {
             ("server_address", json!("192.0.2.9:5432")),
             (
                 "passed_over",
-                json!(["connect: unreachable: Connection refused"]),
+                json!([
+                    "connect: unreachable: Connection refused",
+                    "upstream_handshake: certificate_refused: revoked (alert certificate_revoked sent)"
+                ]),
             ),
             ("bytes_down", json!(20_000_000_000_u64)),
             ("end", json!("reset")),
             ("ended_by", json!("upstream")),
+            ("alert", json!("bad_record_mac")),
+            ("upstream_sni", json!("backend.internal")),
         ] {
             assert_eq!(json[name], value, "{name}");
         }
@@ -305,7 +318,9 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains(" passed_over=\"connect: unreachable: Connection refused\" "),
+            text.contains(
+                " passed_over=\"connect: unreachable: Connection refused; upstream_handshake: "
+            ),
             "{text}"
         );
     }

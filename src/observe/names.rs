@@ -20,6 +20,7 @@ pub const SERVER: &str = "server";
 pub const SERVER_ADDRESS: &str = "server_address";
 pub const TRIES: &str = "tries";
 pub const PASSED_OVER: &str = "passed_over";
+pub const UPSTREAM_SNI: &str = "upstream_sni";
 pub const UPSTREAM_PROTOCOL: &str = "upstream_protocol";
 pub const UPSTREAM_CIPHER: &str = "upstream_cipher";
 pub const UPSTREAM_GROUP: &str = "upstream_group";
@@ -31,6 +32,7 @@ pub const BYTES_UP: &str = "bytes_up";
 pub const BYTES_DOWN: &str = "bytes_down";
 pub const PATH_UP: &str = "path_up";
 pub const PATH_DOWN: &str = "path_down";
+pub const CLIENT_HELLO_MS: &str = "client_hello_ms";
 pub const DOWNSTREAM_HANDSHAKE_MS: &str = "downstream_handshake_ms";
 pub const CONNECT_MS: &str = "connect_ms";
 pub const UPSTREAM_HANDSHAKE_MS: &str = "upstream_handshake_ms";
@@ -39,10 +41,11 @@ pub const TOTAL_MS: &str = "total_ms";
 pub const END: &str = "end";
 pub const PHASE: &str = "phase";
 pub const ENDED_BY: &str = "ended_by";
+pub const ALERT: &str = "alert";
 pub const DETAIL: &str = "detail";
 
 /// Every field, in the order of a line.
-pub const ALL: [&str; 39] = [
+pub const ALL: [&str; 42] = [
     TIME,
     ID,
     CORE,
@@ -62,6 +65,7 @@ pub const ALL: [&str; 39] = [
     SERVER_ADDRESS,
     TRIES,
     PASSED_OVER,
+    UPSTREAM_SNI,
     UPSTREAM_PROTOCOL,
     UPSTREAM_CIPHER,
     UPSTREAM_GROUP,
@@ -73,6 +77,7 @@ pub const ALL: [&str; 39] = [
     BYTES_DOWN,
     PATH_UP,
     PATH_DOWN,
+    CLIENT_HELLO_MS,
     DOWNSTREAM_HANDSHAKE_MS,
     CONNECT_MS,
     UPSTREAM_HANDSHAKE_MS,
@@ -81,6 +86,7 @@ pub const ALL: [&str; 39] = [
     END,
     PHASE,
     ENDED_BY,
+    ALERT,
     DETAIL,
 ];
 

@@ -29,6 +29,8 @@ pub struct Record {
     pub tries: u32,
     /// Why each server that was passed over was passed over, in order.
     pub passed_over: Vec<End>,
+    /// Server name in our ClientHello to the last server tried.
+    pub upstream_sni: Option<Box<str>>,
     pub upstream_tls: Option<LegTls>,
     /// Application bytes from client to server.
     pub bytes_up: u64,
@@ -40,6 +42,40 @@ pub struct Record {
     pub end: Option<End>,
 }
 
+impl Record {
+    /// The record of a connection accepted now, of which nothing else is known.
+    #[must_use]
+    pub fn begin(
+        id: u64,
+        core: CoreId,
+        listener: ListenerId,
+        (client, local): (Address, Address),
+    ) -> Self {
+        Self {
+            id,
+            core,
+            listener,
+            accepted_at: SystemTime::now(),
+            client,
+            local,
+            times: Times::default(),
+            sni: None,
+            downstream_tls: None,
+            group: None,
+            upstream: None,
+            tries: 0,
+            passed_over: Vec::new(),
+            upstream_sni: None,
+            upstream_tls: None,
+            bytes_up: 0,
+            bytes_down: 0,
+            path_up: RelayPath::None,
+            path_down: RelayPath::None,
+            end: None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     Ip(SocketAddr),
@@ -47,13 +83,23 @@ pub enum Address {
     Unix(Arc<PathBuf>),
 }
 
-/// Time that each phase took; `None`: the phase was not reached or not finished.
+impl Address {
+    /// Of a peer that nothing is known of.
+    #[must_use]
+    pub fn unnamed() -> Self {
+        Self::Unix(Arc::default())
+    }
+}
+
+/// Time that each phase took, also one that failed; `None`: it was not reached.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Times {
+    /// From accept to the end of the ClientHello.
+    pub client_hello: Option<Duration>,
     pub downstream_handshake: Option<Duration>,
-    /// Of the serving attempt.
+    /// Of the last attempt, if it came to a connection.
     pub connect: Option<Duration>,
-    /// Of the serving attempt.
+    /// Of the last attempt.
     pub upstream_handshake: Option<Duration>,
     /// From accept to the first application byte sent to the client.
     pub first_byte: Option<Duration>,

@@ -1,6 +1,5 @@
 //! A plan and records for this room's tests.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -10,7 +9,7 @@ use crate::config::{
     UpstreamPlan, Workers,
 };
 use crate::observe::{Address, LegTls, Record, RelayPath, Times, UpstreamSeen};
-use crate::types::{Cause, CoreId, End, GroupId, ListenerId, Phase, ServerId, Side};
+use crate::types::{Alert, Cause, CoreId, End, GroupId, ListenerId, Phase, ServerId, Side};
 
 pub(crate) fn plan(access: AccessLog, queue_max: usize) -> Arc<Plan> {
     Arc::new(Plan {
@@ -84,26 +83,12 @@ fn located<T>(value: T) -> Located<T> {
 
 /// A connection that was refused before anything was known of it.
 pub(crate) fn bare_record() -> Record {
+    let local = Address::Unix(Arc::new("/run/ringway/db.sock".into()));
+    let ends = (Address::unnamed(), local);
     Record {
-        id: 7,
-        core: CoreId(0),
-        listener: ListenerId(0),
         accepted_at: UNIX_EPOCH + Duration::from_millis(1_582_979_696_789),
-        client: Address::Unix(Arc::new(PathBuf::new())),
-        local: Address::Unix(Arc::new("/run/ringway/db.sock".into())),
-        times: Times::default(),
-        sni: None,
-        downstream_tls: None,
-        group: None,
-        upstream: None,
-        tries: 0,
-        passed_over: Vec::new(),
-        upstream_tls: None,
-        bytes_up: 0,
-        bytes_down: 0,
-        path_up: RelayPath::None,
-        path_down: RelayPath::None,
         end: Some(End::new(Cause::Limit, Phase::Accept, None)),
+        ..Record::begin(7, CoreId(0), ListenerId(0), ends)
     }
 }
 
@@ -116,6 +101,7 @@ pub(crate) fn full_record() -> Record {
         client: Address::Ip("[2001:db8::1]:40000".parse().unwrap()),
         local: Address::Ip("192.0.2.1:443".parse().unwrap()),
         times: Times {
+            client_hello: millis(0, 120),
             downstream_handshake: millis(1, 250),
             connect: millis(0, 7),
             upstream_handshake: millis(12, 0),
@@ -133,7 +119,15 @@ pub(crate) fn full_record() -> Record {
         passed_over: vec![
             End::new(Cause::Unreachable, Phase::Connect, Some(Side::Upstream))
                 .with_detail("Connection refused"),
+            End::new(
+                Cause::Certificate,
+                Phase::UpstreamHandshake,
+                Some(Side::Upstream),
+            )
+            .with_alert(Some(Alert(44)))
+            .with_detail("revoked"),
         ],
+        upstream_sni: Some("backend.internal".into()),
         upstream_tls: Some(leg("db.example.org")),
         bytes_up: 10,
         bytes_down: 20_000_000_000,
@@ -141,6 +135,7 @@ pub(crate) fn full_record() -> Record {
         path_down: RelayPath::User,
         end: Some(
             End::new(Cause::Reset, Phase::Relay, Some(Side::Upstream))
+                .with_alert(Some(Alert::BAD_RECORD_MAC))
                 .with_detail("Connection reset by peer"),
         ),
         ..bare_record()

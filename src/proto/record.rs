@@ -1,6 +1,6 @@
 //! The header of a TLS record (RFC 8446 5.1, RFC 5246 6.2.1).
 
-use crate::types::TLS_PLAINTEXT_BYTES_MAX;
+use crate::types::{Alert, TLS_PLAINTEXT_BYTES_MAX};
 
 /// Content type, version, length.
 pub const HEADER_BYTES: usize = 5;
@@ -67,9 +67,9 @@ pub fn header(bytes: &[u8; HEADER_BYTES]) -> Result<Header, RecordError> {
 
 /// A fatal alert as an unprotected record, for a peer whose first bytes are refused.
 #[must_use]
-pub fn fatal_alert(description: u8) -> [u8; 7] {
+pub fn fatal_alert(alert: Alert) -> [u8; 7] {
     // The version of a record before one is agreed on (RFC 8446 5.1); 2 is "fatal".
-    [21, 3, 1, 0, 2, 2, description]
+    [21, 3, 1, 0, 2, 2, alert.0]
 }
 
 impl Header {
@@ -119,11 +119,11 @@ impl RecordError {
 
     /// The alert that tells the peer (RFC 8446 6.2).
     #[must_use]
-    pub fn alert(self) -> u8 {
+    pub fn alert(self) -> Alert {
         match self {
-            Self::ContentType(_) => 10, // unexpected_message
-            Self::Version(_) => 70,     // protocol_version
-            Self::TooLong(_) => 22,     // record_overflow
+            Self::ContentType(_) => Alert::UNEXPECTED_MESSAGE,
+            Self::Version(_) => Alert::PROTOCOL_VERSION,
+            Self::TooLong(_) => Alert::RECORD_OVERFLOW,
         }
     }
 }
@@ -174,7 +174,9 @@ mod tests {
                     Ok(header) => {
                         assert!((20..=24).contains(&first) && major == 3, "{header:?}");
                     }
-                    Err(error) => assert!(!error.words().is_empty() && error.alert() > 0),
+                    Err(error) => {
+                        assert!(!error.words().is_empty() && error.alert().name().is_some())
+                    }
                 }
             }
         }
@@ -182,7 +184,7 @@ mod tests {
 
     #[test]
     fn an_alert_is_a_record_that_the_parser_itself_takes() {
-        let alert = fatal_alert(112);
+        let alert = fatal_alert(Alert::UNRECOGNIZED_NAME);
         let (start, body) = alert.split_first_chunk().unwrap();
         let header = header(start).unwrap();
         assert_eq!(header.content_type, ContentType::Alert);

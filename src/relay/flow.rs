@@ -10,7 +10,7 @@ use super::seen::Seen;
 use crate::net::{Inbound, Parts, Pipe, Socket};
 use crate::observe::RelayPath;
 use crate::tls::{Exhausted, ReadError, Renewal, TlsReader, TlsWriter};
-use crate::types::{Cause, Direction, Side};
+use crate::types::{Alert, Cause, Direction, Side};
 
 /// Where in a flow a failure came up: it decides what the other flow may still do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,8 +28,8 @@ pub struct Failure {
     pub side: Side,
     pub cause: Cause,
     pub detail: String,
-    /// AlertDescription that the failing side should be told.
-    pub alert: Option<u8>,
+    /// What the failing side should be told; with the cause `Alert`, what it told us.
+    pub alert: Option<Alert>,
 }
 
 /// What a flow reads from.
@@ -229,7 +229,9 @@ impl<'a> Flow<'a> {
                 error.words().to_owned(),
                 Some(error.alert()),
             ),
-            ReadError::Alert(code) => (Cause::Alert, alert_words(code), None),
+            ReadError::Alert(alert) => {
+                (Cause::Alert, format!("alert {alert} received"), Some(alert))
+            }
             ReadError::Unexpected(words, alert) => (Cause::Protocol, words.into(), Some(alert)),
         };
         Failure {
@@ -256,9 +258,4 @@ impl<'a> Flow<'a> {
             alert: None,
         }
     }
-}
-
-fn alert_words(code: u8) -> String {
-    let name = rustls::AlertDescription::from(code);
-    format!("the peer sent the alert {name:?} ({code})")
 }

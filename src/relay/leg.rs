@@ -3,6 +3,7 @@ use std::cell::Cell;
 use super::flow::{Sink, Source};
 use crate::net::{Buffers, Inbound, Pipes, Socket};
 use crate::tls::TlsLeg;
+use crate::types::Alert;
 
 /// One side of a relayed connection, its handshake done.
 pub struct Leg {
@@ -29,16 +30,22 @@ impl Leg {
     }
 
     /// Ends the leg so that the peer cannot take it for a clean end. `alert` goes out first where
-    /// there is TLS and no record is half sent.
-    pub async fn abort(&mut self, alert: Option<u8>) {
+    /// there is TLS and no record is half sent: it is returned if it did.
+    pub async fn abort(&mut self, alert: Option<Alert>) -> Option<Alert> {
         let sealed = match (&mut self.tls, alert) {
-            (Some(tls), Some(alert)) if !self.mid_send => tls.writer.fatal_alert(alert).ok(),
+            (Some(tls), Some(alert)) if !self.mid_send => tls.writer.last_alert(alert).ok(),
             _ => None,
         };
         match sealed {
             // A reset could overtake the alert; the alert already says that this is no clean end.
-            Some(record) if self.socket.try_send(&record).is_ok() => self.socket.farewell().await,
-            _ => self.socket.abort_on_close(),
+            Some(record) if self.socket.try_send(&record).is_ok() => {
+                self.socket.farewell().await;
+                alert
+            }
+            _ => {
+                self.socket.abort_on_close();
+                None
+            }
         }
     }
 

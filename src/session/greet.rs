@@ -14,7 +14,7 @@ use crate::tls::{
     Engine, Handshake, HandshakeError, ServerEngine, TlsLeg, describe_leg, establish,
     refused_identity,
 };
-use crate::types::{Cause, End, Phase, Side};
+use crate::types::{Alert, Cause, End, Phase, Side};
 
 /// A client that is ready to be connected to a server.
 pub(super) struct Client {
@@ -23,9 +23,6 @@ pub(super) struct Client {
     /// What the TLS handshake agreed on.
     pub alpn: Option<Vec<u8>>,
 }
-
-/// AlertDescriptions (RFC 8446 6.2).
-const UNEXPECTED_MESSAGE: u8 = 10;
 
 pub(super) async fn greet(
     core: &Core,
@@ -40,7 +37,10 @@ pub(super) async fn greet(
         story.phase = Phase::ClientHello;
         let read = read_hello(&socket, &core.tools.buffers, &mut inbound, Expect::Bytes);
         let read = limit(seat, plan.client_hello_timeout, read).await;
-        let read = read.unwrap_or_else(|cut| Err(interrupted(cut, "client_hello_timeout").into()));
+        let read = read.unwrap_or_else(|cut| {
+            Err(interrupted(cut, story.phase, "client_hello_timeout").into())
+        });
+        story.record().times.client_hello = Some(story.begun().elapsed());
         hello = match read {
             Ok(hello) => Some(hello),
             Err(refusal) => return Err(refusal.tell(&socket, story.phase).await),
@@ -73,23 +73,26 @@ pub(super) async fn greet(
 struct Refusal {
     cause: Cause,
     words: String,
-    alert: Option<u8>,
+    alert: Option<Alert>,
     side: Option<Side>,
 }
 
 impl Refusal {
     async fn tell(self, socket: &Socket, phase: Phase) -> End {
-        match self.alert {
-            // The connection ends whether or not the alert arrives.
-            Some(alert) if socket.try_send(&fatal_alert(alert)).is_ok() => {
-                socket.farewell().await;
-            }
-            _ => socket.abort_on_close(),
+        // The connection ends whether or not the alert arrives.
+        let told = self
+            .alert
+            .filter(|alert| socket.try_send(&fatal_alert(*alert)).is_ok());
+        match told {
+            Some(_) => socket.farewell().await,
+            None => socket.abort_on_close(),
         }
-        End::new(self.cause, phase, self.side).with_detail(self.words)
+        End::new(self.cause, phase, self.side)
+            .with_alert(told)
+            .with_detail(self.words)
     }
 
-    fn client(cause: Cause, words: impl ToString, alert: Option<u8>) -> Self {
+    fn client(cause: Cause, words: impl ToString, alert: Option<Alert>) -> Self {
         Self {
             cause,
             words: words.to_string(),
@@ -115,7 +118,7 @@ async fn read_hello(
                 return Err(Refusal::client(
                     Cause::Protocol,
                     words,
-                    Some(UNEXPECTED_MESSAGE),
+                    Some(Alert::UNEXPECTED_MESSAGE),
                 ));
             }
             Err(ReceiveError::Io(error)) => {
@@ -132,7 +135,7 @@ async fn read_hello(
                 return Err(Refusal::client(
                     Cause::Protocol,
                     words,
-                    Some(UNEXPECTED_MESSAGE),
+                    Some(Alert::UNEXPECTED_MESSAGE),
                 ));
             }
             Progress::Invalid(error) => {
@@ -203,19 +206,16 @@ async fn handshake(
     match shaken {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            if let HandshakeError::Tls(error) = &error {
+            if let HandshakeError::Tls { error, .. } = &error {
                 story.record().downstream_tls = Some(refused(error));
             }
-            let (cause, words) = error.cause_and_words(&[]);
+            let end = error.end(story.phase, Side::Downstream, &[]);
             socket.farewell().await;
-            return Err(downstream(cause, words));
+            return Err(end);
         }
         Err(cut) => {
             socket.abort_on_close();
-            return Err(End {
-                phase: story.phase,
-                ..interrupted(cut, "handshake_timeout")
-            });
+            return Err(interrupted(cut, story.phase, "handshake_timeout"));
         }
     }
     let peer = tls
@@ -249,12 +249,15 @@ fn downstream(cause: Cause, words: String) -> End {
     End::new(cause, Phase::DownstreamHandshake, Some(Side::Downstream)).with_detail(words)
 }
 
-/// The phase is the caller's to fill in.
-pub(super) fn interrupted(cut: Interrupted, limit: &'static str) -> End {
+/// `limit`: the key of the time limit that the phase is under.
+pub(super) fn interrupted(cut: Interrupted, phase: Phase, limit: &'static str) -> End {
+    let client = Some(Side::Downstream);
     match cut {
-        Interrupted::Timeout => {
-            End::new(Cause::Timeout, Phase::ClientHello, Some(Side::Downstream)).with_detail(limit)
+        Interrupted::Timeout => End::new(Cause::Timeout, phase, client).with_detail(limit),
+        Interrupted::Shutdown => End::new(Cause::Shutdown, phase, None),
+        Interrupted::Reset => {
+            let error = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+            End::new(Cause::Reset, phase, client).with_detail(error.to_string())
         }
-        Interrupted::Shutdown => End::new(Cause::Shutdown, Phase::ClientHello, None),
     }
 }

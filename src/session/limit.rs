@@ -7,12 +7,15 @@ use monoio::time::{Sleep, sleep};
 use pin_project_lite::pin_project;
 
 use super::watch::{RunState, Seat};
+use crate::net::Socket;
 
 /// Why a phase was cut short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Interrupted {
     Timeout,
     Shutdown,
+    /// The client has reset its connection.
+    Reset,
 }
 
 pin_project! {
@@ -35,9 +38,38 @@ pin_project! {
     }
 }
 
+pin_project! {
+    /// A phase in which nobody reads the client's socket: the core's closing or a reset by the
+    /// client cuts it short.
+    pub(super) struct Attended<'a, F> {
+        #[pin]
+        watched: Watched<'a, F>,
+        client: &'a Socket,
+        // Made when the phase first has to wait.
+        #[pin]
+        look: Option<Sleep>,
+    }
+}
+
+/// How often a client that waits is looked at.
+const WAITING_LOOK: Duration = Duration::from_secs(1);
+
 /// Runs a phase that keeps its own time.
 pub(super) fn watch<'a, F: Future>(seat: &'a Seat<'a>, phase: F) -> Watched<'a, F> {
     Watched { seat, phase }
+}
+
+/// Runs a phase that keeps its own time while the client waits.
+pub(super) fn attend<'a, F: Future>(
+    seat: &'a Seat<'a>,
+    client: &'a Socket,
+    phase: F,
+) -> Attended<'a, F> {
+    Attended {
+        watched: watch(seat, phase),
+        client,
+        look: None,
+    }
 }
 
 /// Runs a phase under a time limit.
@@ -63,6 +95,30 @@ impl<F: Future> Future for Watched<'_, F> {
                 Poll::Ready(Err(Interrupted::Shutdown))
             }
             Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<F: Future> Future for Attended<'_, F> {
+    type Output = Result<F::Output, Interrupted>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Poll::Ready(output) = this.watched.poll(cx) {
+            return Poll::Ready(output);
+        }
+        loop {
+            if this.look.is_none() {
+                this.look.set(Some(sleep(WAITING_LOOK)));
+            }
+            let rung = this.look.as_mut().as_pin_mut();
+            if rung.is_none_or(|look| look.poll(cx).is_pending()) {
+                return Poll::Pending;
+            }
+            if this.client.is_reset() {
+                return Poll::Ready(Err(Interrupted::Reset));
+            }
+            this.look.set(None);
         }
     }
 }

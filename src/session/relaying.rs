@@ -5,7 +5,7 @@ use super::limit::watch;
 use super::story::Story;
 use super::watch::Seat;
 use crate::relay::{Failure, Leg, RelayEnd, Seen, relay};
-use crate::types::{Cause, End, Phase, Side};
+use crate::types::{Alert, Cause, End, Phase, Side};
 
 /// Both sides of a connection, their handshakes done.
 pub(super) struct Legs {
@@ -41,8 +41,10 @@ pub(super) async fn relaying(
         Ok(RelayEnd::Finished) => End::new(Cause::Finished, Phase::Relay, None),
         Ok(RelayEnd::Failed { failure, told }) => {
             // Rare, and its state would make every connection's future larger.
-            Box::pin(tell(legs, &failure, told)).await;
-            End::new(failure.cause, Phase::Relay, Some(failure.side)).with_detail(failure.detail)
+            let alert = Box::pin(tell(legs, &failure, told)).await;
+            End::new(failure.cause, Phase::Relay, Some(failure.side))
+                .with_alert(alert)
+                .with_detail(failure.detail)
         }
         Ok(RelayEnd::Idle) => {
             legs.abort();
@@ -66,8 +68,9 @@ fn note(story: &mut Story<'_>, seen: &Seen) {
 }
 
 /// The failing side learns why where TLS has a word for it; the other side must not take the
-/// failure for a clean end, unless its own stream had come to one before (`told`).
-async fn tell(legs: Box<Legs>, failure: &Failure, told: bool) {
+/// failure for a clean end, unless its own stream had come to one before (`told`). Returns the
+/// alert that the record shows: received from the failing side, or sent to it.
+async fn tell(legs: Box<Legs>, failure: &Failure, told: bool) -> Option<Alert> {
     let Legs { client, server } = *legs;
     let (mut failed, other) = match failure.side {
         Side::Downstream => (client, server),
@@ -79,5 +82,9 @@ async fn tell(legs: Box<Legs>, failure: &Failure, told: bool) {
         other.cut().await;
     }
     drop(other);
-    failed.abort(failure.alert).await;
+    if failure.cause == Cause::Alert {
+        failed.abort(None).await;
+        return failure.alert;
+    }
+    failed.abort(failure.alert).await
 }

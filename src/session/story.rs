@@ -1,17 +1,17 @@
 use std::rc::Rc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use super::core::{Core, Entered};
 use super::greet::{Client, greet, interrupted};
-use super::limit::watch;
+use super::limit::{Interrupted, attend};
 use super::relaying::{Legs, relaying};
 use super::route::route;
 use super::watch::{RunState, Seat};
 use crate::net::{Accepted, PeerAddress, Socket};
-use crate::observe::{Address, Record, RelayPath, Times, UpstreamSeen};
+use crate::observe::{Address, Record, UpstreamSeen};
 use crate::proto::record::fatal_alert;
 use crate::relay::Leg;
-use crate::types::{Cause, CoreId, End, ListenerId, Phase, Side};
+use crate::types::{Alert, Cause, End, ListenerId, Phase, Side};
 use crate::upstream::{Attempts, Request, connect};
 
 /// Serves one accepted connection to its end, and writes its record.
@@ -39,13 +39,8 @@ pub(super) struct Story<'a> {
 
 impl<'a> Story<'a> {
     fn begin(core: &'a Core, listener: ListenerId, ends: (PeerAddress, PeerAddress)) -> Self {
-        let (client, local) = ends;
-        let record = empty_record(core.next_record_id(), core.id, listener);
-        let record = Record {
-            client: address(client),
-            local: address(local),
-            ..record
-        };
+        let ends = (address(ends.0), address(ends.1));
+        let record = Record::begin(core.next_record_id(), core.id, listener, ends);
         Self {
             core,
             entered: core.enter(listener),
@@ -65,7 +60,13 @@ impl<'a> Story<'a> {
             ..
         } = self;
         record.get_or_insert_with(|| {
-            Box::new(empty_record(core.next_record_id(), core.id, *listener))
+            let ends = (Address::unnamed(), Address::unnamed());
+            Box::new(Record::begin(
+                core.next_record_id(),
+                core.id,
+                *listener,
+                ends,
+            ))
         })
     }
 
@@ -95,31 +96,6 @@ impl Drop for Story<'_> {
             };
             self.close(End::new(cause, self.phase, None).with_detail("dropped unfinished"));
         }
-    }
-}
-
-fn empty_record(id: u64, core: CoreId, listener: ListenerId) -> Record {
-    let nowhere = Address::Unix(std::sync::Arc::default());
-    Record {
-        id,
-        core,
-        listener,
-        accepted_at: SystemTime::now(),
-        client: nowhere.clone(),
-        local: nowhere,
-        times: Times::default(),
-        sni: None,
-        downstream_tls: None,
-        group: None,
-        upstream: None,
-        tries: 0,
-        passed_over: Vec::new(),
-        upstream_tls: None,
-        bytes_up: 0,
-        bytes_down: 0,
-        path_up: RelayPath::None,
-        path_down: RelayPath::None,
-        end: None,
     }
 }
 
@@ -157,40 +133,41 @@ async fn settle(
     }
     let mut client = greet(core, seat, story, socket).await?;
     let server = reach(core, seat, story, &client).await;
-    if let Err(end) = &server {
-        turn_away(&mut client, alert_for(end)).await;
-    }
-    server.map(|server| {
-        Box::new(Legs {
+    match server {
+        Ok(server) => Ok(Box::new(Legs {
             client: client.leg,
             server,
-        })
-    })
+        })),
+        Err(end) => {
+            let told = turn_away(&mut client, alert_for(&end)).await;
+            let own = end.side == Some(Side::Downstream);
+            Err(if own { end.with_alert(told) } else { end })
+        }
+    }
 }
 
 pub(super) fn over_limit(phase: Phase, words: &'static str) -> End {
     End::new(Cause::Limit, phase, None).with_detail(words)
 }
 
-const ALERT_INTERNAL_ERROR: u8 = 80;
-const ALERT_UNRECOGNIZED_NAME: u8 = 112;
-
 /// What a client is told that cannot be connected (RFC 8446 6.2).
-fn alert_for(end: &End) -> u8 {
+fn alert_for(end: &End) -> Alert {
     if end.cause == Cause::NoRoute {
-        ALERT_UNRECOGNIZED_NAME
+        Alert::UNRECOGNIZED_NAME
     } else {
-        ALERT_INTERNAL_ERROR
+        Alert::INTERNAL_ERROR
     }
 }
 
 /// A client whose TLS we only pass through has seen no answer yet: an alert in clear is in place.
-async fn turn_away(client: &mut Client, alert: u8) {
+/// Returns it if it was sent.
+async fn turn_away(client: &mut Client, alert: Alert) -> Option<Alert> {
     let passes_tls = client.leg.tls.is_none() && client.hello.is_some();
     if passes_tls && client.leg.socket.try_send(&fatal_alert(alert)).is_ok() {
         client.leg.socket.farewell().await;
+        Some(alert)
     } else {
-        client.leg.abort(Some(alert)).await;
+        client.leg.abort(Some(alert)).await
     }
 }
 
@@ -213,16 +190,17 @@ async fn reach(
         alpn: client.alpn.as_deref(),
     };
     let mut attempts = Attempts::default();
-    let connected = watch(seat, connect(&request, &mut attempts)).await;
+    let socket = &client.leg.socket;
+    let connected = attend(seat, socket, connect(&request, &mut attempts)).await;
+    let phase = attempts.phase();
     note(story, attempts);
-    let connected = connected.unwrap_or_else(|cut| Err(interrupted(cut, "")));
-    let connected = connected.map_err(|end| match end.cause {
-        Cause::Shutdown => End {
-            phase: Phase::Connect,
-            ..end
-        },
-        _ => end,
-    })?;
+    // A client that had left before the server failed is the one who ended it.
+    let connected = match connected {
+        Ok(Err(_)) if socket.is_reset() => Err(Interrupted::Reset),
+        other => other,
+    };
+    let connected =
+        connected.unwrap_or_else(|cut| Err(interrupted(cut, phase, "connect_timeout")))?;
     Ok(Leg::new(connected.socket, connected.inbound, connected.tls))
 }
 
@@ -239,6 +217,7 @@ fn note(story: &mut Story<'_>, attempts: Attempts) {
     let record = story.record();
     record.tries = attempts.tries;
     record.passed_over = attempts.passed_over;
+    record.upstream_sni = attempts.sni;
     record.upstream_tls = attempts.tls;
     record.times.connect = attempts.connect;
     record.times.upstream_handshake = attempts.handshake;

@@ -39,6 +39,17 @@ pub struct Endpoint {
     pub name: ServerName<'static>,
 }
 
+impl Endpoint {
+    /// The server name that goes into the ClientHello: none for an IP address (RFC 6066 3).
+    #[must_use]
+    pub fn sni(&self) -> Option<&str> {
+        match &self.name {
+            ServerName::DnsName(name) => Some(name.as_ref()),
+            _ => None,
+        }
+    }
+}
+
 impl ClientTls {
     /// # Errors
     /// A file cannot be used; the error says which, why, and what to do.

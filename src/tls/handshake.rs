@@ -15,18 +15,21 @@ use rustls::{CommonState, ExtractedSecrets, HandshakeKind, ProtocolVersion};
 use super::bound::{PeerBound, with_peer_bound};
 use super::connector::Endpoint;
 use super::identity::PeerSeen;
-use super::reason::{failure, foreign_protocol};
+use super::reason::{alert_sent, failure, foreign_protocol};
 use super::record::{HEADER_BYTES, Opener, Sealer, record_bytes};
 use super::stream::{Kernel, Renewal, TlsLeg, TlsReader, TlsWriter};
 use crate::net::{Buffer, Buffers, Expect, Inbound, LARGE_BYTES, ReceiveError, Socket};
 use crate::observe::LegTls;
-use crate::types::Cause;
+use crate::types::{Alert, Cause, End, Phase, Side};
 
 /// Why a handshake did not come to its end.
 #[derive(Debug)]
 pub enum HandshakeError {
-    /// rustls refuses the peer, or the peer sent an alert. Our alert has been sent.
-    Tls(rustls::Error),
+    /// rustls refuses the peer, or the peer sent an alert.
+    Tls {
+        error: rustls::Error,
+        alert_sent: Option<Alert>,
+    },
     /// The peer ended the stream.
     Closed,
     Io(io::Error),
@@ -38,9 +41,28 @@ impl HandshakeError {
     /// For the record. `first_bytes`: what the peer sent and rustls did not take, which tells a
     /// peer that speaks something else from one that breaks TLS.
     #[must_use]
-    pub fn cause_and_words(&self, first_bytes: &[u8]) -> (Cause, String) {
+    pub fn end(&self, phase: Phase, side: Side, first_bytes: &[u8]) -> End {
+        let (cause, words) = self.cause_and_words(first_bytes);
+        End::new(cause, phase, Some(side))
+            .with_alert(self.alert())
+            .with_detail(words)
+    }
+
+    /// Received from the peer, or else sent to it.
+    fn alert(&self) -> Option<Alert> {
         match self {
-            Self::Tls(error) => {
+            Self::Tls {
+                error: rustls::Error::AlertReceived(alert),
+                ..
+            } => Some(Alert((*alert).into())),
+            Self::Tls { alert_sent, .. } => *alert_sent,
+            Self::Closed | Self::Io(_) | Self::TooLong => None,
+        }
+    }
+
+    fn cause_and_words(&self, first_bytes: &[u8]) -> (Cause, String) {
+        match self {
+            Self::Tls { error, .. } => {
                 let (cause, words) = failure(error);
                 match foreign_protocol(first_bytes) {
                     Some(foreign) if cause == Cause::Protocol => {
@@ -252,8 +274,8 @@ impl<'a, E: Engine> Handshake<'a, E> {
                 }
                 Step::Closed => return Err(HandshakeError::Closed),
                 Step::Failed(error) => {
-                    self.send_alert();
-                    return Err(HandshakeError::Tls(error));
+                    let alert_sent = self.send_alert(&error);
+                    return Err(HandshakeError::Tls { error, alert_sent });
                 }
             }
         }
@@ -337,7 +359,7 @@ impl<'a, E: Engine> Handshake<'a, E> {
     ///
     /// rustls is asked only while it has something to send: it may still hold ranges of the bytes
     /// it refused, and panics when it looks for them again (0.23.46, `buffers.rs`).
-    fn send_alert(&mut self) {
+    fn send_alert(&mut self, error: &rustls::Error) -> Option<Alert> {
         while self.engine.common().wants_write() {
             let UnbufferedStatus { state, .. } = self.engine.process(&mut []);
             let Ok(ConnectionState::EncodeTlsData(data)) = state else {
@@ -347,10 +369,10 @@ impl<'a, E: Engine> Handshake<'a, E> {
                 break;
             }
         }
-        if let Some(flight) = self.outbound.take() {
-            // The handshake has failed: that the alert may not arrive changes nothing.
-            let _ = self.socket.try_send(flight.bytes());
-        }
+        let flight = self.outbound.take()?;
+        // The handshake has failed: that the alert may not arrive changes nothing.
+        self.socket.try_send(flight.bytes()).ok()?;
+        alert_sent(error, flight.bytes())
     }
 }
 

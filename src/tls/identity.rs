@@ -1,4 +1,6 @@
 use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 
@@ -53,7 +55,7 @@ impl Identity {
             .or_else(|| self.dns_names.first())
             .or(self.common_name.as_ref())
             .map_or_else(
-                || format!("spki-sha256:{}", hex(&self.spki_sha256)),
+                || format!("spki:sha256/{}", BASE64.encode(self.spki_sha256)),
                 |name| certificate::printable(name),
             )
     }
@@ -140,10 +142,6 @@ fn uri_matches(pattern: &str, uri: &str) -> bool {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,7 +171,11 @@ mod tests {
         identity.dns_names.clear();
         assert_eq!(identity.describe(), "db");
         identity.common_name = None;
-        assert!(identity.describe().starts_with("spki-sha256:0707"));
+        let pin = identity.describe();
+        assert_eq!(
+            pin,
+            "spki:sha256/BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc="
+        );
     }
 
     #[test]

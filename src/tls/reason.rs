@@ -12,7 +12,7 @@ use rustls::{
 };
 
 use super::certificate::{day, name_words, parse, printable};
-use crate::types::Cause;
+use crate::types::{Alert, Cause};
 
 pub(super) const HANDSHAKE_NOT_SIGNED: &str =
     "the handshake is not signed by the key of the certificate shown";
@@ -116,6 +116,28 @@ pub fn failure(error: &Error) -> (Cause, String) {
 fn noted(error: &Error) -> Option<String> {
     let (noted, words) = NOTE.take()?;
     (noted == *error).then_some(words)
+}
+
+/// The alert at the end of what is sent because of `error`; `None` where none is, or none can be
+/// told. A sealed one cannot be read back: then it is what rustls 0.23 sends for this error, as
+/// far as that is certain.
+#[must_use]
+pub(super) fn alert_sent(error: &Error, flight: &[u8]) -> Option<Alert> {
+    if flight.is_empty() {
+        return None;
+    }
+    // Type alert, version, two bytes long, level, description (RFC 8446 5.1 and 6).
+    if let Some([21, 3, _, 0, 2, _, description]) = flight.last_chunk::<7>() {
+        return Some(Alert(*description));
+    }
+    match error {
+        Error::InvalidCertificate(why) => Some(Alert(AlertDescription::from(why.clone()).into())),
+        Error::NoCertificatesPresented => Some(Alert::CERTIFICATE_REQUIRED),
+        Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
+            Some(Alert::UNEXPECTED_MESSAGE)
+        }
+        _ => None,
+    }
 }
 
 /// What the peer speaks instead of TLS, by the first bytes it sent, if that can be told.
@@ -297,7 +319,6 @@ fn crl_words(why: &CertRevocationListError) -> String {
 }
 
 fn alert_words(alert: AlertDescription) -> String {
-    let name = alert_name(alert);
     let meaning = match alert {
         AlertDescription::UnknownCA => "it does not trust the CA of the certificate shown to it",
         AlertDescription::BadCertificate
@@ -312,18 +333,9 @@ fn alert_words(alert: AlertDescription) -> String {
         AlertDescription::ProtocolVersion => "no TLS version in common",
         AlertDescription::UnrecognisedName => "it does not know the server name",
         AlertDescription::NoApplicationProtocol => "no ALPN protocol in common",
-        _ => return format!("alert {name} received"),
+        _ => return format!("alert {} received", Alert(alert.into())),
     };
-    format!("alert {name} received: {meaning}")
-}
-
-/// The name in the RFCs: `unknown_ca`, `handshake_failure`.
-fn alert_name(alert: AlertDescription) -> String {
-    match alert {
-        AlertDescription::Unknown(code) => code.to_string(),
-        AlertDescription::UnrecognisedName => "unrecognized_name".to_owned(),
-        known => camel_to_words(&format!("{known:?}")).replace(' ', "_"),
-    }
+    format!("alert {} received: {meaning}", Alert(alert.into()))
 }
 
 fn message_words(why: InvalidMessage) -> String {
@@ -446,23 +458,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn alerts_are_named_as_in_the_rfcs() {
-        for (alert, name) in [
-            (AlertDescription::UnknownCA, "unknown_ca"),
-            (AlertDescription::HandshakeFailure, "handshake_failure"),
-            (AlertDescription::BadRecordMac, "bad_record_mac"),
-            (AlertDescription::UnrecognisedName, "unrecognized_name"),
-            (AlertDescription::UnknownPSKIdentity, "unknown_psk_identity"),
-            (AlertDescription::Unknown(201), "201"),
-        ] {
-            assert_eq!(alert_name(alert), name);
-        }
+    fn an_alert_received_is_named_and_explained() {
         let (cause, words) = failure(&Error::AlertReceived(AlertDescription::UnknownCA));
         assert_eq!(cause, Cause::Alert);
         assert!(
             words.starts_with("alert unknown_ca received: it does not trust"),
             "{words}"
         );
+        let (_, words) = failure(&Error::AlertReceived(AlertDescription::Unknown(201)));
+        assert_eq!(words, "alert 201 received");
+    }
+
+    #[test]
+    fn an_alert_on_the_wire_is_read_and_a_sealed_one_is_told_by_its_error() {
+        let plain = crate::proto::record::fatal_alert(Alert::DECODE_ERROR);
+        assert_eq!(
+            alert_sent(&Error::DecryptError, &plain),
+            Some(Alert::DECODE_ERROR)
+        );
+        let flight = [&[22, 3, 3, 0, 1, 0][..], &plain].concat();
+        assert_eq!(
+            alert_sent(&Error::DecryptError, &flight),
+            Some(Alert::DECODE_ERROR)
+        );
+        let sealed = [23, 3, 3, 0, 19, 1, 2, 3];
+        let expired = Error::InvalidCertificate(CertificateError::Expired);
+        assert_eq!(
+            alert_sent(&expired, &sealed).and_then(Alert::name),
+            Some("certificate_expired")
+        );
+        assert_eq!(
+            alert_sent(&Error::NoCertificatesPresented, &sealed),
+            Some(Alert::CERTIFICATE_REQUIRED)
+        );
+        assert_eq!(alert_sent(&Error::DecryptError, &sealed), None);
+        assert_eq!(alert_sent(&expired, &[]), None, "nothing was sent");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use aws_lc_rs::aead::{
 };
 use rustls::ConnectionTrafficSecrets;
 
-use crate::types::TLS_PLAINTEXT_BYTES_MAX;
+use crate::types::{Alert, TLS_PLAINTEXT_BYTES_MAX};
 
 /// Bytes of a record's header: type, version, length.
 pub(super) const HEADER_BYTES: usize = 5;
@@ -66,13 +66,13 @@ pub enum RecordError {
 }
 
 impl RecordError {
-    /// AlertDescription to send (RFC 8446 6.2).
+    /// The alert to send (RFC 8446 6.2).
     #[must_use]
-    pub fn alert(self) -> u8 {
+    pub fn alert(self) -> Alert {
         match self {
-            Self::BadMac => 20,
-            Self::Overflow => 22,
-            Self::UnexpectedType | Self::NoContent => 10,
+            Self::BadMac => Alert::BAD_RECORD_MAC,
+            Self::Overflow => Alert::RECORD_OVERFLOW,
+            Self::UnexpectedType | Self::NoContent => Alert::UNEXPECTED_MESSAGE,
         }
     }
 

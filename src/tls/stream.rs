@@ -12,6 +12,7 @@ use super::record::{
     record_bytes,
 };
 use crate::net::{Inbound, Parts};
+use crate::types::Alert;
 
 /// Both halves of an established leg and what they share.
 pub struct TlsLeg {
@@ -40,10 +41,10 @@ pub struct Renewal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadError {
     Record(RecordError),
-    /// AlertDescription that the peer sent.
-    Alert(u8),
+    /// The peer sent it.
+    Alert(Alert),
     /// Words for what has no place here, and the alert to answer with.
-    Unexpected(&'static str, u8),
+    Unexpected(&'static str, Alert),
 }
 
 /// What one look at the received bytes gave.
@@ -57,11 +58,6 @@ pub enum Opened {
     Closed,
 }
 
-const ALERT_CLOSE_NOTIFY: u8 = 0;
-const ALERT_USER_CANCELED: u8 = 90;
-const ALERT_UNEXPECTED_MESSAGE: u8 = 10;
-const ALERT_INTERNAL_ERROR: u8 = 80;
-const ALERT_NO_RENEGOTIATION: u8 = 100;
 const ALERT_LEVEL_WARNING: u8 = 1;
 const ALERT_LEVEL_FATAL: u8 = 2;
 
@@ -105,7 +101,7 @@ impl Renewal {
     }
 
     /// Puts the ticket into the upstream's session store. One that rustls refuses is only lost.
-    fn keep_ticket(&self, body: &[u8]) -> Result<(), ReadError> {
+    fn keep_ticket(&self, body: &[u8]) {
         match &mut *self.kernel.borrow_mut() {
             Kernel::Client(kernel) => {
                 let mut bound = self.bound.get();
@@ -113,12 +109,9 @@ impl Renewal {
                 if let Err(error) = kept {
                     tracing::debug!(%error, "a session ticket of an upstream server is unusable");
                 }
-                Ok(())
             }
-            Kernel::Server(_) => Err(ReadError::Unexpected(
-                "a client sent a session ticket",
-                ALERT_UNEXPECTED_MESSAGE,
-            )),
+            // Not admitted.
+            Kernel::Server(_) => {}
         }
     }
 
@@ -128,7 +121,7 @@ impl Renewal {
 }
 
 const INTERNAL: ReadError =
-    ReadError::Unexpected("keys could not be renewed", ALERT_INTERNAL_ERROR);
+    ReadError::Unexpected("keys could not be renewed", Alert::INTERNAL_ERROR);
 
 /// Opens what the peer sends.
 pub struct TlsReader {
@@ -199,7 +192,7 @@ impl TlsReader {
         let (content_type, content) = self.opener.open(record).map_err(ReadError::Record)?;
         if !self.message.is_empty() && content_type != ContentType::Handshake {
             let words = "a handshake message is interrupted";
-            return Err(ReadError::Unexpected(words, ALERT_UNEXPECTED_MESSAGE));
+            return Err(ReadError::Unexpected(words, Alert::UNEXPECTED_MESSAGE));
         }
         if content_type == ContentType::ApplicationData && !content.is_empty() {
             self.idle_records = 0;
@@ -222,14 +215,14 @@ impl TlsReader {
         self.idle_records += 1;
         if self.idle_records > IDLE_RECORDS_MAX {
             let words = "too many records without application data";
-            return Err(ReadError::Unexpected(words, ALERT_UNEXPECTED_MESSAGE));
+            return Err(ReadError::Unexpected(words, Alert::UNEXPECTED_MESSAGE));
         }
         match content_type {
             ContentType::ApplicationData => Ok(false),
             // RFC 8446 5.4, RFC 5246 6.2.1.
             _ if content.is_empty() => Err(ReadError::Unexpected(
                 "a handshake or alert record without content",
-                ALERT_UNEXPECTED_MESSAGE,
+                Alert::UNEXPECTED_MESSAGE,
             )),
             ContentType::Alert => on_alert(content, renewal.tls13),
             ContentType::Handshake => self.on_handshake(content, renewal).map(|()| false),
@@ -240,13 +233,18 @@ impl TlsReader {
         self.message.extend_from_slice(content);
         if self.message.len() > HANDSHAKE_BYTES_MAX {
             let words = "a handshake message is too long";
-            return Err(ReadError::Unexpected(words, ALERT_UNEXPECTED_MESSAGE));
+            return Err(ReadError::Unexpected(words, Alert::UNEXPECTED_MESSAGE));
         }
         let mut messages = std::mem::take(&mut self.message);
         let mut rest = messages.as_slice();
-        while let Some((kind, body, after)) = split_message(rest) {
+        while let Some(kind) = rest.first() {
+            // Before it has come whole: what has no place here is not worth the memory.
+            admit(*kind, renewal)?;
+            let Some((body, after)) = split_message(rest) else {
+                break;
+            };
+            self.on_message(*kind, body, after.is_empty(), renewal)?;
             rest = after;
-            self.on_message(kind, body, rest.is_empty(), renewal)?;
         }
         let consumed = messages.len() - rest.len();
         messages.drain(..consumed);
@@ -263,19 +261,14 @@ impl TlsReader {
         is_last: bool,
         renewal: &Renewal,
     ) -> Result<(), ReadError> {
-        match (renewal.tls13, kind) {
-            (true, HANDSHAKE_KEY_UPDATE) => self.on_key_update(body, is_last, renewal),
-            (true, HANDSHAKE_NEW_SESSION_TICKET) => renewal.keep_ticket(body),
-            // RFC 5246 7.4.1.1: a client may ignore it. We never renegotiate.
-            (false, HANDSHAKE_HELLO_REQUEST) if renewal.is_client() => Ok(()),
-            (false, _) => Err(ReadError::Unexpected(
-                "renegotiation is not done (RFC 5246 7.2.2)",
-                ALERT_NO_RENEGOTIATION,
-            )),
-            (true, _) => Err(ReadError::Unexpected(
-                "a handshake message that has no place after the handshake",
-                ALERT_UNEXPECTED_MESSAGE,
-            )),
+        match kind {
+            HANDSHAKE_KEY_UPDATE => self.on_key_update(body, is_last, renewal),
+            HANDSHAKE_NEW_SESSION_TICKET => {
+                renewal.keep_ticket(body);
+                Ok(())
+            }
+            // A hello request (RFC 5246 7.4.1.1): a client may ignore it. We never renegotiate.
+            _ => Ok(()),
         }
     }
 
@@ -289,11 +282,16 @@ impl TlsReader {
         let requested = match body {
             [0] => false,
             [1] => true,
-            _ => return Err(ReadError::Unexpected("a malformed key update", 47)),
+            _ => {
+                return Err(ReadError::Unexpected(
+                    "a malformed key update",
+                    Alert::ILLEGAL_PARAMETER,
+                ));
+            }
         };
         if !is_last {
             let words = "a key update is not the last message of its record";
-            return Err(ReadError::Unexpected(words, ALERT_UNEXPECTED_MESSAGE));
+            return Err(ReadError::Unexpected(words, Alert::UNEXPECTED_MESSAGE));
         }
         self.opener = renewal.next_opener()?;
         if requested {
@@ -303,21 +301,41 @@ impl TlsReader {
     }
 }
 
-fn split_message(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+/// Whether a handshake message may come after the handshake.
+fn admit(kind: u8, renewal: &Renewal) -> Result<(), ReadError> {
+    match (renewal.tls13, kind) {
+        (true, HANDSHAKE_KEY_UPDATE) => Ok(()),
+        (true, HANDSHAKE_NEW_SESSION_TICKET) if renewal.is_client() => Ok(()),
+        (false, HANDSHAKE_HELLO_REQUEST) if renewal.is_client() => Ok(()),
+        (false, _) => Err(ReadError::Unexpected(
+            "renegotiation is not done (RFC 5246 7.2.2)",
+            Alert::NO_RENEGOTIATION,
+        )),
+        (true, _) => Err(ReadError::Unexpected(
+            "a handshake message that has no place after the handshake",
+            Alert::UNEXPECTED_MESSAGE,
+        )),
+    }
+}
+
+/// The body of the first message, and what comes after it.
+fn split_message(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (header, rest) = bytes.split_first_chunk::<HANDSHAKE_HEADER_BYTES>()?;
     let length = u32::from_be_bytes([0, header[1], header[2], header[3]]);
-    let (body, after) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-    Some((header[0], body, after))
+    rest.split_at_checked(usize::try_from(length).ok()?)
 }
 
 fn on_alert(content: &[u8], tls13: bool) -> Result<bool, ReadError> {
     match *content {
-        [_, ALERT_CLOSE_NOTIFY] => Ok(true),
-        [_, ALERT_USER_CANCELED] => Ok(false),
+        [_, code] if Alert(code) == Alert::CLOSE_NOTIFY => Ok(true),
+        [_, code] if Alert(code) == Alert::USER_CANCELED => Ok(false),
         // TLS 1.3 has no warnings but these two (RFC 8446 6).
         [ALERT_LEVEL_WARNING, _] if !tls13 => Ok(false),
-        [_, description] => Err(ReadError::Alert(description)),
-        _ => Err(ReadError::Unexpected("a malformed alert", 50)),
+        [_, code] => Err(ReadError::Alert(Alert(code))),
+        _ => Err(ReadError::Unexpected(
+            "a malformed alert",
+            Alert::DECODE_ERROR,
+        )),
     }
 }
 
@@ -376,7 +394,7 @@ impl TlsWriter {
     pub fn close_notify(&mut self) -> Result<Vec<u8>, Exhausted> {
         self.small(
             ContentType::Alert,
-            &[ALERT_LEVEL_WARNING, ALERT_CLOSE_NOTIFY],
+            &[ALERT_LEVEL_WARNING, Alert::CLOSE_NOTIFY.0],
         )
     }
 
@@ -384,8 +402,13 @@ impl TlsWriter {
     ///
     /// # Errors
     /// [`Exhausted`].
-    pub fn fatal_alert(&mut self, description: u8) -> Result<Vec<u8>, Exhausted> {
-        self.small(ContentType::Alert, &[ALERT_LEVEL_FATAL, description])
+    pub fn last_alert(&mut self, alert: Alert) -> Result<Vec<u8>, Exhausted> {
+        let level = match alert {
+            // Always a warning (RFC 5246 7.2.2), also where the connection ends with it.
+            Alert::NO_RENEGOTIATION => ALERT_LEVEL_WARNING,
+            _ => ALERT_LEVEL_FATAL,
+        };
+        self.small(ContentType::Alert, &[level, alert.0])
     }
 
     fn small(&mut self, content_type: ContentType, body: &[u8]) -> Result<Vec<u8>, Exhausted> {

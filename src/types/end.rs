@@ -1,4 +1,4 @@
-use super::Side;
+use super::{Alert, Side};
 
 /// How far a connection had come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -129,6 +129,8 @@ pub struct End {
     pub phase: Phase,
     /// Whose doing it was; `None`: Ringway's own (a limit, a shutdown, a clean end).
     pub side: Option<Side>,
+    /// On the leg that failed: received from the peer where the cause is `Alert`, else sent to it.
+    pub alert: Option<Alert>,
     /// Words for a human: the errno's text, the alert's name, what failed in a certificate.
     pub detail: Option<Box<str>>,
 }
@@ -140,8 +142,14 @@ impl End {
             cause,
             phase,
             side,
+            alert: None,
             detail: None,
         }
+    }
+
+    #[must_use]
+    pub fn with_alert(self, alert: Option<Alert>) -> Self {
+        Self { alert, ..self }
     }
 
     #[must_use]

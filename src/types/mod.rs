@@ -1,9 +1,11 @@
 //! Words that every room shares: ids, sides, phases and the reasons a connection ends.
 
+mod alert;
 mod clock;
 mod end;
 mod ids;
 
+pub use alert::Alert;
 pub use clock::{UnixSeconds, unix_now};
 pub use end::{Cause, End, Phase};
 pub use ids::{CoreId, Direction, GroupId, ListenerId, ServerId, Side};

@@ -8,8 +8,7 @@ use super::group::{Endpoint, Group};
 use crate::net::{Buffers, Inbound, PeerAddress, Socket, dial};
 use crate::observe::LegTls;
 use crate::tls::{
-    self, ClientEngine, Engine, Handshake, HandshakeError, HandshakesInFlight, TlsLeg,
-    describe_leg, establish,
+    self, ClientEngine, Engine, Handshake, HandshakesInFlight, TlsLeg, describe_leg, establish,
 };
 use crate::types::{Cause, End, Phase, ServerId, Side};
 
@@ -35,6 +34,26 @@ pub struct Attempts {
     pub tls: Option<LegTls>,
     pub connect: Option<Duration>,
     pub handshake: Option<Duration>,
+    /// Server name that the last server's ClientHello carried.
+    pub sni: Option<Box<str>>,
+}
+
+impl Attempts {
+    fn begin(&mut self, endpoint: &Endpoint) {
+        self.tries += 1;
+        self.last = Some((endpoint.server, endpoint.address.clone()));
+        (self.connect, self.handshake) = (None, None);
+        (self.tls, self.sni) = (None, None);
+    }
+
+    /// What the last attempt was at, or is at.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match self.connect {
+            Some(_) => Phase::UpstreamHandshake,
+            None => Phase::Connect,
+        }
+    }
 }
 
 /// A leg to a server, ready for the client's bytes.
@@ -64,8 +83,6 @@ pub async fn connect(request: &Request<'_>, attempts: &mut Attempts) -> Result<C
                 .pop()
                 .unwrap_or_else(|| no_server(request.group)));
         };
-        attempts.tries += 1;
-        attempts.last = Some((endpoint.server, endpoint.address.clone()));
         match attempt(request, &endpoint, attempts).await {
             Ok(connected) => return Ok(connected),
             Err(end) => attempts.passed_over.push(end),
@@ -87,7 +104,7 @@ async fn attempt(
     endpoint: &Endpoint,
     attempts: &mut Attempts,
 ) -> Result<Connected, End> {
-    (attempts.connect, attempts.handshake, attempts.tls) = (None, None, None);
+    attempts.begin(endpoint);
     let begun = Instant::now();
     let at = |end: End| with_address(end, &endpoint.address);
     let dialled = timeout(
@@ -148,11 +165,16 @@ async fn shake(
         return Err(end.with_detail(words));
     };
     let alpn = group_tls.alpn(request.alpn);
+    attempts.sni = endpoint.sni().map(Into::into);
     let mut engine = ClientEngine::new(endpoint.clone(), alpn).map_err(|error| refused(&error))?;
     let mut inbound = Inbound::default();
     let mut shake = Handshake::new(&mut engine, &socket, request.buffers, &mut inbound);
     let shaken = shake.run().await;
-    shaken.map_err(|error| handshake_end(&error, &inbound))?;
+    if let Err(error) = shaken {
+        let end = error.end(Phase::UpstreamHandshake, Side::Upstream, inbound.bytes());
+        part(socket, &end);
+        return Err(end);
+    }
     let peer = group_tls.peer(engine.common().peer_certificates(), &engine.bound());
     attempts.tls = Some(describe_leg(engine.common(), &peer));
     let tls = establish(engine).map_err(|error| refused(&error))?;
@@ -163,9 +185,12 @@ async fn shake(
     })
 }
 
-fn handshake_end(error: &HandshakeError, inbound: &Inbound) -> End {
-    let (cause, words) = error.cause_and_words(inbound.bytes());
-    upstream_end(cause, Phase::UpstreamHandshake, words)
+/// Lets the server read the alert that says why, which a reset could overtake. The client does
+/// not wait for it.
+fn part(socket: Socket, end: &End) {
+    if end.alert.is_some() && end.cause != Cause::Alert {
+        monoio::spawn(async move { socket.farewell().await });
+    }
 }
 
 fn upstream_end(cause: Cause, phase: Phase, detail: impl ToString) -> End {

@@ -7,6 +7,7 @@ mod tests;
 
 use super::bytes::Bytes;
 use super::record::{self, ContentType, HEADER_BYTES, Protection, RecordError};
+use crate::types::Alert;
 
 /// Most bytes of a first flight that are read, record headers included. The handshake's u24
 /// length allows 16 MiB; rustls takes messages up to 65,535 bytes. Real hellos with a
@@ -306,15 +307,14 @@ impl HelloError {
 
     /// The alert that tells the client (RFC 8446 6.2).
     #[must_use]
-    pub fn alert(self) -> u8 {
+    pub fn alert(self) -> Alert {
         match self {
             Self::Record(error) => error.alert(),
-            // unexpected_message
-            Self::NotHandshake | Self::EmptyRecord | Self::NotClientHello | Self::Trailing => 10,
-            // illegal_parameter
-            Self::TooLong | Self::Duplicate(_) | Self::ServerName => 47,
-            // decode_error
-            Self::Malformed(_) => 50,
+            Self::NotHandshake | Self::EmptyRecord | Self::NotClientHello | Self::Trailing => {
+                Alert::UNEXPECTED_MESSAGE
+            }
+            Self::TooLong | Self::Duplicate(_) | Self::ServerName => Alert::ILLEGAL_PARAMETER,
+            Self::Malformed(_) => Alert::DECODE_ERROR,
         }
     }
 }

@@ -2,7 +2,7 @@ use rustls::SupportedCipherSuite;
 
 use super::super::pair::{Pair, TLS12, TLS13, all, deliver, pair, records, sealed_by};
 use super::*;
-use crate::types::Side;
+use crate::types::{Alert, Side};
 
 const SIZES: [usize; 6] = [0, 1, 2, 1000, 16_383, 16_384];
 
@@ -284,10 +284,10 @@ fn an_aes_key_ends_after_2_to_the_24_records_and_a_chacha_key_does_not() {
 #[test]
 fn every_error_has_words_and_its_alert() {
     let errors = [
-        (RecordError::BadMac, 20),
-        (RecordError::Overflow, 22),
-        (RecordError::UnexpectedType, 10),
-        (RecordError::NoContent, 10),
+        (RecordError::BadMac, Alert::BAD_RECORD_MAC),
+        (RecordError::Overflow, Alert::RECORD_OVERFLOW),
+        (RecordError::UnexpectedType, Alert::UNEXPECTED_MESSAGE),
+        (RecordError::NoContent, Alert::UNEXPECTED_MESSAGE),
     ];
     for (error, alert) in errors {
         assert_eq!(error.alert(), alert);

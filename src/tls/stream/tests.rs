@@ -29,7 +29,7 @@ fn read(pair: &Pair, contents: &[(u8, &[u8])]) -> (Vec<u8>, End) {
     open_all(&mut pair.reader(), &pair.renewal, &wire)
 }
 
-fn refusal(end: &End) -> u8 {
+fn refusal(end: &End) -> Alert {
     match end {
         Err(ReadError::Unexpected(words, alert)) if !words.is_empty() => *alert,
         other => panic!("expected a refusal with words, got {other:?}"),
@@ -200,7 +200,7 @@ fn rustls_takes_our_close_notify_and_our_alerts() {
         assert!(peer.process_new_packets().unwrap().peer_has_closed());
 
         let (mut ours, mut peer, _) = leg(side, suite);
-        let record = ours.writer.fatal_alert(20).unwrap();
+        let record = ours.writer.last_alert(Alert::BAD_RECORD_MAC).unwrap();
         peer.read_tls(&mut &record[..]).unwrap();
         let received = peer.process_new_packets().unwrap_err();
         let expected = rustls::AlertDescription::BadRecordMac;
@@ -220,15 +220,15 @@ fn alerts_mean_what_their_version_says() {
         assert_eq!(end(&[1, 0]), Ok(Opened::Closed));
         assert_eq!(end(&[2, 0]), Ok(Opened::Closed));
         assert_eq!(end(&[1, 90]), Ok(Opened::NeedMore), "user_canceled");
-        assert_eq!(end(&[2, 40]), Err(ReadError::Alert(40)));
+        assert_eq!(end(&[2, 40]), Err(ReadError::Alert(Alert(40))));
         let warning = if pair.tls13 {
-            Err(ReadError::Alert(100))
+            Err(ReadError::Alert(Alert::NO_RENEGOTIATION))
         } else {
             Ok(Opened::NeedMore)
         };
         assert_eq!(end(&[1, 100]), warning, "{suite:?}");
-        assert_eq!(refusal(&end(&[2])), 50);
-        assert_eq!(refusal(&end(&[2, 40, 0])), 50);
+        assert_eq!(refusal(&end(&[2])), Alert::DECODE_ERROR);
+        assert_eq!(refusal(&end(&[2, 40, 0])), Alert::DECODE_ERROR);
     }
 }
 
@@ -238,7 +238,7 @@ fn handshake_and_alert_records_without_content_are_refused() {
         let pair = pair(Side::Downstream, suite);
         for content_type in [ALERT, HANDSHAKE] {
             let (_, end) = read(&pair, &[(content_type, b"")]);
-            assert_eq!(refusal(&end), ALERT_UNEXPECTED_MESSAGE, "{suite:?}");
+            assert_eq!(refusal(&end), Alert::UNEXPECTED_MESSAGE, "{suite:?}");
         }
     }
 }
@@ -256,7 +256,7 @@ fn a_flood_of_records_without_data_ends_and_data_makes_room_for_more() {
             assert_eq!((data, end), (b"data".to_vec(), Ok(Opened::NeedMore)));
             contents.push(idle);
             let (_, end) = read(&pair, &contents);
-            assert_eq!(refusal(&end), ALERT_UNEXPECTED_MESSAGE, "{suite:?}");
+            assert_eq!(refusal(&end), Alert::UNEXPECTED_MESSAGE, "{suite:?}");
         }
     }
 }
@@ -327,7 +327,10 @@ fn a_key_near_its_limit_is_renewed_and_before_tls_1_3_ends_the_connection() {
             assert_eq!(writer.key_update(&pair.renewal), Ok(None));
         }
         // The last words still go out.
-        assert!(writer.fatal_alert(80).is_ok(), "{suite:?}");
+        assert!(
+            writer.last_alert(Alert::INTERNAL_ERROR).is_ok(),
+            "{suite:?}"
+        );
     }
 }
 
@@ -336,14 +339,14 @@ fn a_malformed_key_update_is_refused() {
     for suite in TLS13 {
         let pair = pair(Side::Downstream, suite);
         let end = |content: &[u8]| refusal(&read(&pair, &[(HANDSHAKE, content)]).1);
-        assert_eq!(end(&[24, 0, 0, 1, 2]), 47);
-        assert_eq!(end(&[24, 0, 0, 0]), 47);
-        assert_eq!(end(&[24, 0, 0, 2, 0, 0]), 47);
+        assert_eq!(end(&[24, 0, 0, 1, 2]), Alert::ILLEGAL_PARAMETER);
+        assert_eq!(end(&[24, 0, 0, 0]), Alert::ILLEGAL_PARAMETER);
+        assert_eq!(end(&[24, 0, 0, 2, 0, 0]), Alert::ILLEGAL_PARAMETER);
         // The next record has new keys, so nothing may follow in this one.
         let two = [KEY_UPDATE, KEY_UPDATE].concat();
-        assert_eq!(end(&two), ALERT_UNEXPECTED_MESSAGE);
+        assert_eq!(end(&two), Alert::UNEXPECTED_MESSAGE);
         let one_and_a_bit = [&KEY_UPDATE[..], &[24]].concat();
-        assert_eq!(end(&one_and_a_bit), ALERT_UNEXPECTED_MESSAGE);
+        assert_eq!(end(&one_and_a_bit), Alert::UNEXPECTED_MESSAGE);
     }
 }
 
@@ -372,7 +375,7 @@ fn nothing_may_interrupt_a_handshake_message() {
         for interruption in interruptions {
             let (data, end) = read(&pair, &[(HANDSHAKE, &KEY_UPDATE[..3]), interruption]);
             assert!(data.is_empty());
-            assert_eq!(refusal(&end), ALERT_UNEXPECTED_MESSAGE, "{interruption:?}");
+            assert_eq!(refusal(&end), Alert::UNEXPECTED_MESSAGE, "{interruption:?}");
         }
     }
 }
@@ -390,7 +393,21 @@ fn a_handshake_message_without_end_is_refused() {
             assert!(open_all(&mut reader, &pair.renewal, &record).1.is_ok());
         }
         let (_, end) = open_all(&mut reader, &pair.renewal, &forger.record(HANDSHAKE, &[0]));
-        assert_eq!(refusal(&end), ALERT_UNEXPECTED_MESSAGE);
+        assert_eq!(refusal(&end), Alert::UNEXPECTED_MESSAGE);
+    }
+}
+
+#[test]
+fn a_message_that_has_no_place_is_refused_at_its_first_byte() {
+    for suite in every_suite() {
+        let pair = pair(Side::Downstream, suite);
+        let (_, end) = read(&pair, &[(HANDSHAKE, &[HANDSHAKE_NEW_SESSION_TICKET])]);
+        let expected = if pair.tls13 {
+            Alert::UNEXPECTED_MESSAGE
+        } else {
+            Alert::NO_RENEGOTIATION
+        };
+        assert_eq!(refusal(&end), expected, "{suite:?}");
     }
 }
 
@@ -408,7 +425,7 @@ fn a_ticket_is_kept_from_a_server_and_refused_from_a_client() {
         assert_eq!(end, Ok(Opened::NeedMore));
         let server = pair(Side::Downstream, suite);
         let (_, end) = read(&server, &[(HANDSHAKE, &ticket)]);
-        assert_eq!(refusal(&end), ALERT_UNEXPECTED_MESSAGE);
+        assert_eq!(refusal(&end), Alert::UNEXPECTED_MESSAGE);
     }
 }
 
@@ -419,7 +436,7 @@ fn other_messages_after_the_handshake_are_refused() {
             let pair = pair(side, suite);
             for kind in [0, 1, 2, 11, 13, 20, 255] {
                 let (_, end) = read(&pair, &[(HANDSHAKE, &[kind, 0, 0, 0])]);
-                assert_eq!(refusal(&end), ALERT_UNEXPECTED_MESSAGE, "{side:?} {kind}");
+                assert_eq!(refusal(&end), Alert::UNEXPECTED_MESSAGE, "{side:?} {kind}");
             }
         }
     }
@@ -436,11 +453,11 @@ fn renegotiation_is_ignored_where_a_client_may_and_refused_elsewhere() {
             (b"goes on".to_vec(), Ok(Opened::NeedMore))
         );
         let (_, end) = read(&client, &[(HANDSHAKE, &KEY_UPDATE)]);
-        assert_eq!(refusal(&end), ALERT_NO_RENEGOTIATION);
+        assert_eq!(refusal(&end), Alert::NO_RENEGOTIATION);
         let server = pair(Side::Downstream, suite);
         for message in [hello_request, client_hello] {
             let (_, end) = read(&server, &[(HANDSHAKE, &message)]);
-            assert_eq!(refusal(&end), ALERT_NO_RENEGOTIATION);
+            assert_eq!(refusal(&end), Alert::NO_RENEGOTIATION);
         }
     }
 }

@@ -75,6 +75,19 @@ impl Record {
         self
     }
 
+    /// Checks that the record names the alert which the peer says it received.
+    ///
+    /// # Panics
+    /// When there is none, or another.
+    pub fn expect_alert(&self, told: &str) -> &Self {
+        let bare = |text: &str| text.replace(['_', ' '], "").to_lowercase();
+        assert!(
+            bare(told).contains(&bare(self.text("alert"))),
+            "the peer was told {told:?}, the record says {self}"
+        );
+        self
+    }
+
     /// All that says why: detail and the reasons of servers passed over, in lower case.
     #[must_use]
     pub fn reasons(&self) -> String {
