@@ -42,7 +42,9 @@ pub(super) async fn relaying(
         Ok(RelayEnd::Failed { failure, told }) => {
             // Rare, and its state would make every connection's future larger.
             let alert = Box::pin(tell(legs, &failure, told)).await;
-            End::new(failure.cause, Phase::Relay, Some(failure.side))
+            // A limit is ours, whichever side met it.
+            let side = (failure.cause != Cause::Limit).then_some(failure.side);
+            End::new(failure.cause, Phase::Relay, side)
                 .with_alert(alert)
                 .with_detail(failure.detail)
         }
