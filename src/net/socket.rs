@@ -196,3 +196,125 @@ pub fn apply_options(socket: &SockRef<'_>, options: &SocketOptions) -> io::Resul
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use monoio::{LegacyDriver, RuntimeBuilder};
+
+    use super::*;
+    use crate::config::{BindAddress, Keepalive, Plan, parse};
+    use crate::net::{Listening, PeerAddress, bind, dial, local_address};
+
+    /// What a file with these keys for `front` and `back` says of their sockets.
+    fn configured(listener: &str, upstream: &str) -> (SocketOptions, SocketOptions) {
+        let text = format!(
+            "[[listener]]\nname = \"front\"\nbind = \"127.0.0.1:0\"\nupstream = \"back\"\n\
+             {listener}\n[upstream.back]\nservers = [\"127.0.0.1:1\"]\n{upstream}\n"
+        );
+        let plan: Plan = parse("x.toml", text).into_plan().unwrap();
+        (plan.listeners[0].socket, plan.upstreams[0].socket)
+    }
+
+    /// What the kernel says of a socket.
+    fn in_effect(socket: &Socket) -> SocketOptions {
+        let fd = socket.fd();
+        let socket = SockRef::from(&fd);
+        let keepalive = socket.keepalive().unwrap().then(|| Keepalive {
+            idle: socket.tcp_keepalive_time().unwrap(),
+            interval: socket.tcp_keepalive_interval().unwrap(),
+            probes: socket.tcp_keepalive_retries().unwrap(),
+        });
+        SocketOptions {
+            tcp_nodelay: socket.tcp_nodelay().unwrap(),
+            keepalive,
+            user_timeout: socket.tcp_user_timeout().unwrap(),
+        }
+    }
+
+    /// The options of an accepted socket and of the one that was dialled to it.
+    fn accepted_and_dialled(listener: &str, upstream: &str) -> (SocketOptions, SocketOptions) {
+        let (front, back) = configured(listener, upstream);
+        let bound: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let mut runtime = RuntimeBuilder::<LegacyDriver>::new()
+            .enable_timer()
+            .build()
+            .unwrap();
+        runtime.block_on(async move {
+            let fd = bind(&BindAddress::Tcp(bound), &front, 16).unwrap();
+            let address = PeerAddress::Ip(local_address(&fd).unwrap().unwrap());
+            let listening = Listening::new(fd, address.clone()).unwrap();
+            let dialled = dial(&address, &back).await.unwrap();
+            listening.readable().await.unwrap();
+            let accepted = listening.try_accept().unwrap();
+            (in_effect(&accepted.socket), in_effect(&dialled))
+        })
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// docs/config.md has these numbers.
+    const DEFAULT: SocketOptions = SocketOptions {
+        tcp_nodelay: true,
+        keepalive: Some(Keepalive {
+            idle: Duration::from_secs(60),
+            interval: Duration::from_secs(15),
+            probes: 4,
+        }),
+        user_timeout: Some(Duration::from_secs(60)),
+    };
+
+    #[test]
+    fn both_sides_have_the_documented_options_where_the_file_says_nothing() {
+        assert_eq!(accepted_and_dialled("", ""), (DEFAULT, DEFAULT));
+    }
+
+    #[test]
+    fn each_side_has_the_options_of_its_own_table() {
+        let keys = "tcp_nodelay = false\ntcp_user_timeout = \"9s\"\n\
+                    keepalive = { idle = \"100s\", interval = \"7s\", probes = 3 }";
+        let expected = SocketOptions {
+            tcp_nodelay: false,
+            keepalive: Some(Keepalive {
+                idle: seconds(100),
+                interval: seconds(7),
+                probes: 3,
+            }),
+            user_timeout: Some(seconds(9)),
+        };
+        assert_eq!(accepted_and_dialled(keys, ""), (expected, DEFAULT));
+        assert_eq!(accepted_and_dialled("", keys), (DEFAULT, expected));
+    }
+
+    #[test]
+    fn a_keepalive_table_changes_what_it_names_and_no_more() {
+        let (accepted, dialled) = accepted_and_dialled(
+            "keepalive = { idle = \"2m\" }",
+            "keepalive = { probes = 9 }",
+        );
+        let default = DEFAULT.keepalive.unwrap();
+        let idle = seconds(120);
+        assert_eq!(accepted.keepalive, Some(Keepalive { idle, ..default }));
+        assert_eq!(
+            dialled.keepalive,
+            Some(Keepalive {
+                probes: 9,
+                ..default
+            })
+        );
+    }
+
+    #[test]
+    fn what_is_turned_off_is_left_to_the_kernel() {
+        let off = "tcp_nodelay = false\nkeepalive = false\ntcp_user_timeout = \"off\"";
+        let kernel = SocketOptions {
+            tcp_nodelay: false,
+            keepalive: None,
+            user_timeout: None,
+        };
+        assert_eq!(accepted_and_dialled(off, off), (kernel, kernel));
+    }
+}
