@@ -9,13 +9,14 @@
 )]
 
 use std::io::Read as _;
+use std::time::Duration;
 
 use ringway_support::bridge::{LEGS, Legs};
 use ringway_support::hello::hello_of;
 use ringway_support::peer::Blackhole;
 use ringway_support::tls::{ClientTls, TLS12};
 use ringway_support::toml::{listener, upstream};
-use ringway_support::{Bridge, Ending, House, Leg, Link, Peer, Record, ringway};
+use ringway_support::{Bridge, DEADLINE, Ending, House, Leg, Link, Peer, Record, ringway};
 
 /// 17 bytes that claim to be an encrypted record of application data, and decrypt to nothing.
 const GARBAGE_RECORD: [u8; 22] = [
@@ -435,7 +436,10 @@ fn a_client_that_ends_its_stream_while_the_server_is_reached_is_served() {
     client.send(b"question").unwrap();
     client.finish().unwrap();
     // Longer than the client goes unlooked at.
-    std::thread::sleep(std::time::Duration::from_millis(1500));
+    client.limit(Duration::from_millis(1500)).unwrap();
+    let early = client.receive_some(&mut [0; 1]).unwrap_err();
+    assert_eq!(early.kind(), std::io::ErrorKind::WouldBlock);
+    client.limit(DEADLINE).unwrap();
     let mut server = bridge.peer.secure(raw).unwrap();
     assert_eq!(
         server.receive_to_end(),

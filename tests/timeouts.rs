@@ -13,9 +13,9 @@ use ringway_support::bridge::LEGS;
 use ringway_support::hello::hello_of;
 use ringway_support::peer::Blackhole;
 use ringway_support::tls::ClientTls;
-use ringway_support::toml::front_to_back;
+use ringway_support::toml::{front_to_back, listener, upstream};
 use ringway_support::wait::pause;
-use ringway_support::{Bridge, Ending, Leg, Link, ringway};
+use ringway_support::{Bridge, Ending, Leg, Link, Peer, ringway, until};
 
 /// Not sooner than the limit, and not much later: timers may be coarse, the machine busy.
 fn expect_about(limit: Duration, since: Instant) {
@@ -195,5 +195,40 @@ fn a_slow_reader_is_not_idle() {
         // piece of several MiB always moves something.
         let _ = server.receive(3 * 1024 * 1024);
         pause(Duration::from_millis(100));
+    }
+}
+
+/// Lines of /proc/net/tcp for established connections to `port`, with a keepalive timer or not
+/// (proc_pid_net(5): field `tr` is 02 for it).
+fn keepalive_timers_to(port: u16) -> Vec<bool> {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let to_port = format!(":{port:04X}");
+    table
+        .lines()
+        .map(|line| line.split_ascii_whitespace().collect::<Vec<_>>())
+        .filter(|fields| fields[2].ends_with(&to_port) && fields[3] == "01")
+        .map(|fields| fields[5].starts_with("02:"))
+        .collect()
+}
+
+#[test]
+fn a_connection_to_a_server_that_lasts_is_kept_alive() {
+    for (keys, expected) in [("", true), ("keepalive = false", false)] {
+        let peer = Peer::plain();
+        let toml = listener("front", "back", "", "") + &upstream("back", &[peer.address()], keys);
+        let proxy = ringway!().start(&toml);
+        let mut client = Link::connect(proxy.address("front")).unwrap();
+        let mut server = peer.accept();
+        client.send(b"x").unwrap();
+        assert_eq!(server.receive(1), b"x");
+        let port = peer.address().port();
+        if expected {
+            until("the keepalive timer", || {
+                (keepalive_timers_to(port) == [true]).then_some(())
+            });
+        } else {
+            pause(Duration::from_millis(1500));
+            assert_eq!(keepalive_timers_to(port), [false]);
+        }
     }
 }

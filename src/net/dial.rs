@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use socket2::{Domain, SockAddr, SockRef, Type};
 
-use super::{Socket, apply_options};
+use super::{Socket, apply_first_options};
 use crate::config::SocketOptions;
 
 /// An address that can be connected to: what a server's configured address resolved to.
@@ -13,6 +13,12 @@ use crate::config::SocketOptions;
 pub enum PeerAddress {
     Ip(SocketAddr),
     Unix(Arc<PathBuf>),
+}
+
+impl PeerAddress {
+    fn is_this_host(&self) -> bool {
+        matches!(self, Self::Ip(address) if address.ip().is_loopback())
+    }
 }
 
 impl std::fmt::Display for PeerAddress {
@@ -24,7 +30,8 @@ impl std::fmt::Display for PeerAddress {
     }
 }
 
-/// Opens a connection without blocking the core.
+/// Opens a connection without blocking the core. The socket has the options that its first byte
+/// needs; the others are [`Socket::last`]'s.
 ///
 /// # Errors
 /// What socket, connect or the handshake of TCP report: refused, unreachable, out of files.
@@ -36,17 +43,29 @@ pub async fn dial(address: &PeerAddress, options: &SocketOptions) -> io::Result<
     // socket2 sets SOCK_CLOEXEC and SOCK_NONBLOCK in the one call to socket(2).
     let socket = socket2::Socket::new(domain, Type::STREAM.nonblocking(), None)?;
     if domain != Domain::UNIX {
-        apply_options(&SockRef::from(&socket), options)?;
+        apply_first_options(&SockRef::from(&socket), options)?;
     }
-    let pending = match socket.connect(&target) {
-        Ok(()) => false,
-        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => true,
-        Err(error) => return Err(error),
-    };
+    let mut pending = is_pending(socket.connect(&target))?;
+    if pending && address.is_this_host() {
+        // The kernel has shaken hands with itself before connect(2) was back, and says so when
+        // asked again: no need to wait for the ring.
+        pending = is_pending(socket.connect(&target))?;
+    }
     let socket = Socket::new(socket.into())?;
     if pending {
         socket.writable().await?;
         socket.take_error()?;
     }
     Ok(socket)
+}
+
+/// Whether a non-blocking connect(2) goes on by itself.
+fn is_pending(connected: io::Result<()>) -> io::Result<bool> {
+    match connected {
+        Ok(()) => Ok(false),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EINPROGRESS | libc::EALREADY) => Ok(true),
+            _ => Err(error),
+        },
+    }
 }

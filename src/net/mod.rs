@@ -17,4 +17,4 @@ pub use dial::{PeerAddress, dial};
 pub use inbound::{Expect, Inbound, PARTS_MAX, Parts, ReceiveError};
 pub use listen::{Accepted, Listening, bind, local_address};
 pub use pipes::{Pipe, Pipes};
-pub use socket::{Socket, apply_options};
+pub use socket::{Socket, apply_first_options, apply_options};

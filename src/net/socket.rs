@@ -6,7 +6,7 @@ use monoio::net::UnixStream;
 use monoio::time::timeout;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Domain, SockRef, TcpKeepalive};
 
 use crate::config::SocketOptions;
 use crate::sys;
@@ -165,6 +165,19 @@ impl Socket {
         let _ = rustix::net::sockopt::set_socket_linger(self.fd(), Some(Duration::ZERO));
     }
 
+    /// For a socket that was dialled, and that turns out to live longer than a moment.
+    ///
+    /// # Errors
+    /// What setsockopt reports. On a unix socket nothing is set.
+    pub fn last(&self, options: &SocketOptions) -> io::Result<()> {
+        let fd = self.fd();
+        let socket = SockRef::from(&fd);
+        if socket.domain()? == Domain::UNIX {
+            return Ok(());
+        }
+        apply_lasting_options(&socket, options)
+    }
+
     /// Takes and clears the socket's pending error (SO_ERROR).
     ///
     /// # Errors
@@ -180,9 +193,27 @@ impl Socket {
 /// # Errors
 /// What setsockopt reports.
 pub fn apply_options(socket: &SockRef<'_>, options: &SocketOptions) -> io::Result<()> {
+    apply_first_options(socket, options)?;
+    apply_lasting_options(socket, options)
+}
+
+/// Sets what matters from a connection's first byte on.
+///
+/// # Errors
+/// What setsockopt reports.
+pub fn apply_first_options(socket: &SockRef<'_>, options: &SocketOptions) -> io::Result<()> {
     if options.tcp_nodelay {
         socket.set_tcp_nodelay(true)?;
     }
+    Ok(())
+}
+
+/// Sets what notices a peer that is gone without a word: five system calls, which a connection
+/// that ends within a second can do without.
+///
+/// # Errors
+/// What setsockopt reports.
+fn apply_lasting_options(socket: &SockRef<'_>, options: &SocketOptions) -> io::Result<()> {
     if let Some(keepalive) = options.keepalive {
         socket.set_tcp_keepalive(
             &TcpKeepalive::new()
@@ -246,6 +277,7 @@ mod tests {
             let address = PeerAddress::Ip(local_address(&fd).unwrap().unwrap());
             let listening = Listening::new(fd, address.clone()).unwrap();
             let dialled = dial(&address, &back).await.unwrap();
+            dialled.last(&back).unwrap();
             listening.readable().await.unwrap();
             let accepted = listening.try_accept().unwrap();
             (in_effect(&accepted.socket), in_effect(&dialled))

@@ -158,8 +158,11 @@ impl<'a> Flow<'a> {
                 return Ok(Wait::Sink);
             }
             if self.ending {
-                // ENOTCONN: the peer is gone already. It has all that we had for it.
-                let _ = self.sink.socket.shutdown_write();
+                // After the other direction, the close that comes next sends the FIN.
+                if !self.seen.on_ended() {
+                    // ENOTCONN: the peer is gone already. It has all that we had for it.
+                    let _ = self.sink.socket.shutdown_write();
+                }
                 // The other direction may live long: hold nothing for this one.
                 self.pipe = None;
                 *self.source.inbound = Inbound::default();

@@ -15,5 +15,5 @@ mod slots;
 
 pub use flow::{Failure, Fault};
 pub use leg::{Leg, Tools};
-pub use pair::{RelayEnd, relay};
+pub use pair::{Limits, RelayEnd, relay};
 pub use seen::Seen;

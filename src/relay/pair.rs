@@ -8,6 +8,7 @@ use monoio::time::{Instant, Sleep, sleep};
 use super::flow::{Failure, Fault, Flow};
 use super::leg::{Leg, Tools};
 use super::seen::Seen;
+use crate::config::SocketOptions;
 use crate::net::{CoarseInstant, Socket};
 use crate::types::{Cause, Direction};
 
@@ -28,6 +29,17 @@ pub enum RelayEnd {
 /// After one peer takes no more, what it had sent before may still come for this long.
 const LINGER: Duration = Duration::from_secs(5);
 
+/// What a relay is measured by.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits<'a> {
+    pub idle_timeout: Duration,
+    /// Of the upstream side's socket, set when the connection turns out to last.
+    pub upstream_options: &'a SocketOptions,
+}
+
+/// A connection that is older than this lasts.
+const LASTING: Duration = Duration::from_secs(1);
+
 /// Carries both directions until the connection has ended. Neither leg is closed: that is the
 /// caller's, who knows what to tell whom.
 pub async fn relay(
@@ -35,7 +47,7 @@ pub async fn relay(
     upstream: &mut Leg,
     tools: &Tools,
     seen: &Seen,
-    idle_timeout: Duration,
+    limits: Limits<'_>,
 ) -> RelayEnd {
     let (down_source, down_sink) = downstream.halves();
     let (up_source, up_sink) = upstream.halves();
@@ -54,8 +66,9 @@ pub async fn relay(
         ended: None,
     };
     let mut limit = Limit {
-        sleep: pin!(sleep(idle_timeout)),
-        idle_timeout,
+        sleep: pin!(sleep(LASTING.min(limits.idle_timeout))),
+        limits,
+        young: true,
         lingering: false,
         looking: false,
     };
@@ -149,7 +162,9 @@ fn reset_by(direction: Direction) -> Failure {
 /// The idle time limit: one timer, moved on only when it fires.
 struct Limit<'a> {
     sleep: Pin<&'a mut Sleep>,
-    idle_timeout: Duration,
+    limits: Limits<'a>,
+    /// Until the timer fires for the first time.
+    young: bool,
     lingering: bool,
     /// The timer fires soon, to look after a flow that is stuck.
     looking: bool,
@@ -169,7 +184,14 @@ impl Limit<'_> {
     fn linger(&mut self) {
         if !self.lingering {
             self.lingering = true;
-            self.wake_in(LINGER.min(self.idle_timeout));
+            self.wake_in(LINGER.min(self.limits.idle_timeout));
+        }
+    }
+
+    fn come_of_age(&mut self, upstream: &Socket) {
+        if std::mem::take(&mut self.young) {
+            // A socket that refuses has just been reset: its flow meets that next.
+            let _ = upstream.last(self.limits.upstream_options);
         }
     }
 
@@ -188,11 +210,11 @@ impl Limit<'_> {
             .any(|(direction, _)| seen.is_stuck(*direction));
         if stuck && !self.looking && !self.lingering {
             self.looking = true;
-            self.wake_in(STUCK_LOOK.min(self.idle_timeout));
+            self.wake_in(STUCK_LOOK.min(self.limits.idle_timeout));
         }
         while self.sleep.as_mut().poll(cx).is_ready() {
             let idle = CoarseInstant::now().saturating_since(seen.last_active.get());
-            if self.lingering || idle >= self.idle_timeout {
+            if self.lingering || idle >= self.limits.idle_timeout {
                 return Some(Over::Time);
             }
             let reset = sources
@@ -202,7 +224,9 @@ impl Limit<'_> {
                 return Some(Over::Reset(reset_by(*direction)));
             }
             self.looking = stuck;
-            let left = self.idle_timeout - idle;
+            let [_, (_, upstream)] = sources;
+            self.come_of_age(upstream);
+            let left = self.limits.idle_timeout - idle;
             self.wake_in(if stuck { STUCK_LOOK.min(left) } else { left });
         }
         None

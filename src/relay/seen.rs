@@ -17,6 +17,8 @@ pub struct Seen {
     /// Directions whose sink takes no more.
     stuck_up: Cell<bool>,
     stuck_down: Cell<bool>,
+    /// One direction has come to its clean end.
+    ended: Cell<bool>,
 }
 
 impl Default for Seen {
@@ -30,6 +32,7 @@ impl Default for Seen {
             last_active: Cell::new(CoarseInstant::now()),
             stuck_up: Cell::new(false),
             stuck_down: Cell::new(false),
+            ended: Cell::new(false),
         }
     }
 }
@@ -57,6 +60,11 @@ impl Seen {
         if place.get() != RelayPath::Splice {
             place.set(path);
         }
+    }
+
+    /// A direction has come to its clean end. True: the other one had before.
+    pub(super) fn on_ended(&self) -> bool {
+        self.ended.replace(true)
     }
 
     pub(super) fn on_stuck(&self, direction: Direction, stuck: bool) {

@@ -4,13 +4,15 @@ use super::core::Core;
 use super::limit::watch;
 use super::story::Story;
 use super::watch::Seat;
-use crate::relay::{Failure, Leg, RelayEnd, Seen, relay};
-use crate::types::{Alert, Cause, End, Phase, Side};
+use crate::relay::{Failure, Leg, Limits, RelayEnd, Seen, relay};
+use crate::types::{Alert, Cause, End, GroupId, Phase, Side};
 
 /// Both sides of a connection, their handshakes done.
 pub(super) struct Legs {
     pub client: Leg,
     pub server: Leg,
+    /// The server's group.
+    pub group: GroupId,
 }
 
 impl Legs {
@@ -27,14 +29,13 @@ pub(super) async fn relaying(
     mut legs: Box<Legs>,
 ) -> End {
     let seen = Seen::default();
-    let Legs { client, server } = &mut *legs;
-    let idle_timeout = core.plan.listener(story.listener).idle_timeout;
+    let limits = Limits {
+        idle_timeout: core.plan.listener(story.listener).idle_timeout,
+        upstream_options: &core.group(legs.group).plan.socket,
+    };
+    let Legs { client, server, .. } = &mut *legs;
     // Not by way of a variable: the future would be held twice.
-    let ended = watch(
-        seat,
-        relay(client, server, &core.tools, &seen, idle_timeout),
-    )
-    .await;
+    let ended = watch(seat, relay(client, server, &core.tools, &seen, limits)).await;
 
     note(story, &seen);
     match ended {
@@ -73,7 +74,7 @@ fn note(story: &mut Story<'_>, seen: &Seen) {
 /// failure for a clean end, unless its own stream had come to one before (`told`). Returns the
 /// alert that the record shows: received from the failing side, or sent to it.
 async fn tell(legs: Box<Legs>, failure: &Failure, told: bool) -> Option<Alert> {
-    let Legs { client, server } = *legs;
+    let Legs { client, server, .. } = *legs;
     let (mut failed, other) = match failure.side {
         Side::Downstream => (client, server),
         Side::Upstream => (server, client),

@@ -11,7 +11,7 @@ use crate::net::{Accepted, PeerAddress, Socket};
 use crate::observe::{Address, Record, UpstreamSeen};
 use crate::proto::record::fatal_alert;
 use crate::relay::Leg;
-use crate::types::{Alert, Cause, End, ListenerId, Phase, Side};
+use crate::types::{Alert, Cause, End, GroupId, ListenerId, Phase, Side};
 use crate::upstream::{Attempts, Request, connect};
 
 /// Serves one accepted connection to its end, and writes its record.
@@ -134,9 +134,10 @@ async fn settle(
     let mut client = greet(core, seat, story, socket).await?;
     let server = reach(core, seat, story, &client).await;
     match server {
-        Ok(server) => Ok(Box::new(Legs {
+        Ok((group, server)) => Ok(Box::new(Legs {
             client: client.leg,
             server,
+            group,
         })),
         Err(end) => {
             let told = turn_away(&mut client, alert_for(&end)).await;
@@ -176,7 +177,7 @@ async fn reach(
     seat: &Seat<'_>,
     story: &mut Story<'_>,
     client: &Client,
-) -> Result<Leg, End> {
+) -> Result<(GroupId, Leg), End> {
     let plan = core.plan.listener(story.listener);
     let group = route(&plan.target, client.hello.as_ref()).ok_or_else(|| no_route(client))?;
     story.record().group = Some(group);
@@ -201,7 +202,8 @@ async fn reach(
     };
     let connected =
         connected.unwrap_or_else(|cut| Err(interrupted(cut, phase, "connect_timeout")))?;
-    Ok(Leg::new(connected.socket, connected.inbound, connected.tls))
+    let server = Leg::new(connected.socket, connected.inbound, connected.tls);
+    Ok((group, server))
 }
 
 fn no_route(client: &Client) -> End {
