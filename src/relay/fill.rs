@@ -17,10 +17,10 @@ impl Flow<'_> {
     /// Records are opened where they were received, and sealed there again for a TLS sink.
     pub(super) fn fill_from_tls(&mut self) -> Result<Filled, Failure> {
         while self.opened.is_empty() {
-            let Some((reader, renewal)) = &mut self.source.tls else {
+            let Some((reader, shared)) = &mut self.source.tls else {
                 break;
             };
-            match reader.open(self.source.inbound, &mut self.opened, renewal) {
+            match reader.open(self.source.inbound, &mut self.opened, shared) {
                 Ok(Opened::Data) => {}
                 Ok(Opened::NeedMore) if self.receive_records()? => {}
                 Ok(Opened::NeedMore) => return Ok(Filled::Nothing),

@@ -9,7 +9,7 @@ use super::receiving::Receiving;
 use super::seen::Seen;
 use crate::net::{Inbound, Parts, Pipe, Socket};
 use crate::observe::RelayPath;
-use crate::tls::{Exhausted, ReadError, Renewal, TlsReader, TlsWriter};
+use crate::tls::{Exhausted, ReadError, Shared, TlsReader, TlsWriter};
 use crate::types::{Alert, Cause, Direction, Side};
 
 /// Where in a flow a failure came up: it decides what the other flow may still do.
@@ -36,14 +36,14 @@ pub struct Failure {
 pub(super) struct Source<'a> {
     pub socket: &'a Socket,
     pub inbound: &'a mut Inbound,
-    pub tls: Option<(&'a mut TlsReader, &'a Renewal)>,
+    pub tls: Option<(&'a mut TlsReader, &'a Shared)>,
     pub was_reset: &'a Cell<bool>,
 }
 
 /// What a flow writes to.
 pub(super) struct Sink<'a> {
     pub socket: &'a Socket,
-    pub tls: Option<(&'a mut TlsWriter, &'a Renewal)>,
+    pub tls: Option<(&'a mut TlsWriter, &'a Shared)>,
     pub mid_send: &'a mut bool,
     pub was_reset: &'a Cell<bool>,
 }
@@ -174,12 +174,26 @@ impl<'a> Flow<'a> {
             }
             match self.fill()? {
                 Filled::Outgoing => self.batches += 1,
+                Filled::Nothing if self.must_send_flight() => self.send_flight(),
                 Filled::Nothing => {
                     self.batches = 0;
                     return Ok(Wait::Source);
                 }
                 Filled::EndOfStream => self.end()?,
             }
+        }
+    }
+
+    /// The end of our handshake waits for data to go with only where an answer is on its way:
+    /// where the other direction has carried something. (`pair` sees that it does not wait long.)
+    fn must_send_flight(&self) -> bool {
+        let owes = |(_, shared): &(&mut TlsWriter, &Shared)| shared.owes_flight();
+        self.sink.tls.as_ref().is_some_and(owes) && self.seen.bytes(self.direction.other()) == 0
+    }
+
+    fn send_flight(&mut self) {
+        if let Some((_, shared)) = &self.sink.tls {
+            self.outgoing = Some(Outgoing::control(shared.take_unsent()));
         }
     }
 
@@ -195,8 +209,8 @@ impl<'a> Flow<'a> {
     /// goes on.
     fn end(&mut self) -> Result<(), Failure> {
         self.ending = true;
-        if let Some((writer, _)) = &mut self.sink.tls {
-            let record = writer.close_notify();
+        if let Some((writer, shared)) = &mut self.sink.tls {
+            let record = writer.close_notify(shared);
             let record = record.map_err(|error| self.exhausted(error))?;
             self.outgoing = Some(Outgoing::control(record));
         }

@@ -33,7 +33,9 @@ impl Leg {
     /// there is TLS and no record is half sent: it is returned if it did.
     pub async fn abort(&mut self, alert: Option<Alert>) -> Option<Alert> {
         let sealed = match (&mut self.tls, alert) {
-            (Some(tls), Some(alert)) if !self.mid_send => tls.writer.last_alert(alert).ok(),
+            (Some(tls), Some(alert)) if !self.mid_send => {
+                tls.writer.last_alert(alert, &tls.shared).ok()
+            }
             _ => None,
         };
         match sealed {
@@ -74,8 +76,8 @@ impl Leg {
             Some(TlsLeg {
                 reader,
                 writer,
-                renewal,
-            }) => (Some((reader, &*renewal)), Some((writer, &*renewal))),
+                shared,
+            }) => (Some((reader, &*shared)), Some((writer, &*shared))),
         };
         let source = Source {
             socket,

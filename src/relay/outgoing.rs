@@ -8,8 +8,8 @@ use crate::net::{Buffer, PARTS_MAX, Parts, Socket};
 
 /// Bytes that were handed to a flow's sink and are not all sent.
 pub(super) struct Outgoing {
-    /// A key update that goes first.
-    before: Option<Vec<u8>>,
+    /// Records of ours that go first; mostly none.
+    before: Vec<u8>,
     carrier: Carrier,
     parts: Parts,
     /// Application bytes in sealed parts; zero where the parts are what the peer reads.
@@ -31,7 +31,7 @@ impl Outgoing {
     /// Application data that goes out as it is.
     pub(super) fn plain(carrier: Carrier, parts: Parts) -> Self {
         Self {
-            before: None,
+            before: Vec::new(),
             carrier,
             parts,
             sealed_bytes: 0,
@@ -42,7 +42,7 @@ impl Outgoing {
     pub(super) fn control(record: Vec<u8>) -> Self {
         let parts = Parts::one(0..record.len());
         Self {
-            before: None,
+            before: Vec::new(),
             carrier: Carrier::Control(record),
             parts,
             sealed_bytes: 0,
@@ -55,15 +55,15 @@ impl Flow<'_> {
     /// Seals the parts where they stand, and makes them outgoing.
     pub(super) fn seal(&mut self, mut carrier: Carrier, mut parts: Parts) -> Result<(), Failure> {
         let bytes = parts.bytes();
-        let mut before = None;
-        if let Some((writer, renewal)) = &mut self.sink.tls {
+        let mut before = Vec::new();
+        if let Some((writer, shared)) = &mut self.sink.tls {
             let buffer: &mut [u8] = match &mut carrier {
                 Carrier::Own(buffer) => buffer,
                 Carrier::Source => self.source.inbound.whole().0,
                 Carrier::Control(record) => record,
             };
-            let sealed = writer.key_update(renewal).and_then(|update| {
-                before = update;
+            let sealed = writer.before_data(shared).and_then(|records| {
+                before = records;
                 writer.seal(buffer, &mut parts)
             });
             sealed.map_err(|error| self.exhausted(error))?;
@@ -101,20 +101,18 @@ impl Flow<'_> {
         };
         *self.sink.mid_send = true;
         let socket = self.sink.socket;
-        while let Some(record) = &mut outgoing.before {
-            let sent = socket.try_send(record)?;
-            record.drain(..sent);
-            if record.is_empty() {
-                outgoing.before = None;
-            }
-        }
         let buffer: &[u8] = match &outgoing.carrier {
             Carrier::Own(buffer) => buffer,
             Carrier::Source => self.source.inbound.whole().0,
             Carrier::Control(record) => record,
         };
         while !outgoing.parts.is_empty() {
-            let sent = try_send(socket, buffer, &outgoing.parts)?;
+            let mut sent = try_send(socket, &outgoing.before, buffer, &outgoing.parts)?;
+            if !outgoing.before.is_empty() {
+                let first = sent.min(outgoing.before.len());
+                outgoing.before.drain(..first);
+                sent -= first;
+            }
             outgoing.parts.advance(sent);
             // What is not sealed counts as it goes, a record's plaintext when the batch is out.
             let counts = outgoing.sealed_bytes == 0 && !outgoing.control;
@@ -145,14 +143,17 @@ impl Flow<'_> {
 }
 
 /// One system call: send(2) for one part, writev(2) for several.
-fn try_send(socket: &Socket, buffer: &[u8], parts: &Parts) -> io::Result<usize> {
+fn try_send(socket: &Socket, before: &[u8], buffer: &[u8], parts: &Parts) -> io::Result<usize> {
     let part = |range: &Range<usize>| buffer.get(range.clone()).unwrap_or(&[]);
-    if let [only] = parts.ranges() {
+    if let ([], [only]) = (before, parts.ranges()) {
         return socket.try_send(part(only));
     }
-    let mut slices = [IoSlice::new(&[]); PARTS_MAX];
-    for (slice, range) in slices.iter_mut().zip(parts.ranges()) {
+    let mut slices = [IoSlice::new(&[]); 1 + PARTS_MAX];
+    slices[0] = IoSlice::new(before);
+    for (slice, range) in slices[1..].iter_mut().zip(parts.ranges()) {
         *slice = IoSlice::new(part(range));
     }
-    socket.try_send_vectored(slices.get(..parts.ranges().len()).unwrap_or(&[]))
+    let first = usize::from(before.is_empty());
+    let used = first..1 + parts.ranges().len();
+    socket.try_send_vectored(slices.get(used).unwrap_or(&[]))
 }

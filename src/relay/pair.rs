@@ -10,6 +10,7 @@ use super::leg::{Leg, Tools};
 use super::seen::Seen;
 use crate::config::SocketOptions;
 use crate::net::{CoarseInstant, Socket};
+use crate::tls::Shared;
 use crate::types::{Cause, Direction};
 
 /// How a relay ended.
@@ -55,6 +56,7 @@ pub async fn relay(
         (Direction::Up, down_source.socket),
         (Direction::Down, up_source.socket),
     ];
+    let unsent = down_sink.tls.as_ref().map(|(_, shared)| *shared);
     let mut up = Flow::new(Direction::Up, down_source, up_sink, tools, seen);
     let mut down = Flow::new(Direction::Down, up_source, down_sink, tools, seen);
     let mut up = OneFlow {
@@ -68,6 +70,7 @@ pub async fn relay(
     let mut limit = Limit {
         sleep: pin!(sleep(LASTING.min(limits.idle_timeout))),
         limits,
+        unsent,
         young: true,
         lingering: false,
         looking: false,
@@ -163,6 +166,8 @@ fn reset_by(direction: Direction) -> Failure {
 struct Limit<'a> {
     sleep: Pin<&'a mut Sleep>,
     limits: Limits<'a>,
+    /// The downstream side, whose last flight may be waiting for the server's answer.
+    unsent: Option<&'a Shared>,
     /// Until the timer fires for the first time.
     young: bool,
     lingering: bool,
@@ -188,10 +193,20 @@ impl Limit<'_> {
         }
     }
 
-    fn come_of_age(&mut self, upstream: &Socket) {
-        if std::mem::take(&mut self.young) {
-            // A socket that refuses has just been reset: its flow meets that next.
-            let _ = upstream.last(self.limits.upstream_options);
+    /// Does what a connection that ends within a moment is spared. An error of a socket here is
+    /// not lost: its flow meets it next.
+    fn come_of_age(&mut self, [(_, downstream), (_, upstream)]: [(Direction, &Socket); 2]) {
+        if !std::mem::take(&mut self.young) {
+            return;
+        }
+        let _ = upstream.last(self.limits.upstream_options);
+        if let Some(shared) = self.unsent {
+            let mut flight = shared.take_unsent();
+            if !flight.is_empty() {
+                let sent = downstream.try_send(&flight).unwrap_or(0);
+                flight.drain(..sent);
+                shared.put_back(flight);
+            }
         }
     }
 
@@ -224,8 +239,7 @@ impl Limit<'_> {
                 return Some(Over::Reset(reset_by(*direction)));
             }
             self.looking = stuck;
-            let [_, (_, upstream)] = sources;
-            self.come_of_age(upstream);
+            self.come_of_age(sources);
             let left = self.limits.idle_timeout - idle;
             self.wake_in(if stuck { STUCK_LOOK.min(left) } else { left });
         }

@@ -40,15 +40,24 @@ impl Default for Seen {
 impl Seen {
     /// Something went out: `bytes` of it are the application's, none if a batch is on its way.
     pub(super) fn on_sent(&self, direction: Direction, bytes: usize) {
-        let count = match direction {
-            Direction::Up => &self.bytes_up,
-            Direction::Down => &self.bytes_down,
-        };
+        let count = self.count(direction);
         count.set(count.get() + bytes as u64);
         if bytes > 0 && direction == Direction::Down && self.first_byte.get().is_none() {
             self.first_byte.set(Some(Instant::now()));
         }
         self.last_active.set(CoarseInstant::now());
+    }
+
+    /// Application bytes sent so far.
+    pub(super) fn bytes(&self, direction: Direction) -> u64 {
+        self.count(direction).get()
+    }
+
+    fn count(&self, direction: Direction) -> &Cell<u64> {
+        match direction {
+            Direction::Up => &self.bytes_up,
+            Direction::Down => &self.bytes_down,
+        }
     }
 
     pub(super) fn on_path(&self, direction: Direction, path: RelayPath) {

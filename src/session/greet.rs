@@ -203,8 +203,8 @@ async fn handshake(
     let mut shake = Handshake::new(&mut engine, &socket, &core.tools.buffers, &mut inbound);
     let shaken = limit(seat, plan.handshake_timeout, shake.run()).await;
     story.record().times.downstream_handshake = Some(begun.elapsed());
-    match shaken {
-        Ok(Ok(())) => {}
+    let unsent = match shaken {
+        Ok(Ok(unsent)) => unsent,
         Ok(Err(error)) => {
             if let HandshakeError::Tls { error, .. } = &error {
                 story.record().downstream_tls = Some(refused(error));
@@ -217,7 +217,7 @@ async fn handshake(
             socket.abort_on_close();
             return Err(interrupted(cut, story.phase, "handshake_timeout"));
         }
-    }
+    };
     let peer = tls
         .shared
         .peer(engine.common().peer_certificates(), &engine.bound());
@@ -229,7 +229,7 @@ async fn handshake(
         return Err(downstream(Cause::Identity, words.into()));
     }
     let alpn = engine.common().alpn_protocol().map(<[u8]>::to_vec);
-    let leg: TlsLeg = establish(engine).map_err(|error| internal(&error))?;
+    let leg: TlsLeg = establish(engine, unsent).map_err(|error| internal(&error))?;
     Ok((Leg::new(socket, inbound, Some(leg)), alpn))
 }
 

@@ -17,7 +17,7 @@ use super::connector::Endpoint;
 use super::identity::PeerSeen;
 use super::reason::{alert_sent, failure, foreign_protocol};
 use super::record::{HEADER_BYTES, Opener, Sealer, record_bytes};
-use super::stream::{Kernel, Renewal, TlsLeg, TlsReader, TlsWriter};
+use super::stream::{Kernel, Shared, TlsLeg, TlsReader, TlsWriter};
 use crate::net::{Buffer, Buffers, Expect, Inbound, LARGE_BYTES, ReceiveError, Socket};
 use crate::observe::LegTls;
 use crate::types::{Alert, Cause, End, Phase, Side};
@@ -127,6 +127,9 @@ pub trait Engine {
 
     fn common(&self) -> &CommonState;
 
+    /// Whether the peer cannot go on before it has our last flight.
+    fn peer_waits(&self) -> bool;
+
     /// What the connection's sessions are bound to, as far as the handshake has come.
     fn bound(&self) -> PeerBound;
 
@@ -163,6 +166,12 @@ impl Engine for ServerEngine {
 
     fn common(&self) -> &CommonState {
         &self.connection
+    }
+
+    /// A client of TLS 1.2 waits for our Finished (RFC 5246 7.3); one of TLS 1.3 has it already,
+    /// and what is left are tickets.
+    fn peer_waits(&self) -> bool {
+        self.connection.protocol_version() != Some(ProtocolVersion::TLSv1_3)
     }
 
     fn bound(&self) -> PeerBound {
@@ -205,6 +214,11 @@ impl Engine for ClientEngine {
 
     fn common(&self) -> &CommonState {
         &self.connection
+    }
+
+    /// A server does, but no longer than until our first data, which goes with it.
+    fn peer_waits(&self) -> bool {
+        false
     }
 
     fn bound(&self) -> PeerBound {
@@ -256,11 +270,11 @@ impl<'a, E: Engine> Handshake<'a, E> {
         }
     }
 
-    /// Runs to the end. The engine is then ready for [`establish`].
+    /// Runs to the end. The engine is then ready for [`establish`], with what is left to send.
     ///
     /// # Errors
     /// [`HandshakeError`].
-    pub async fn run(&mut self) -> Result<(), HandshakeError> {
+    pub async fn run(&mut self) -> Result<Unsent, HandshakeError> {
         loop {
             match self.step()? {
                 Step::Again => {}
@@ -268,10 +282,8 @@ impl<'a, E: Engine> Handshake<'a, E> {
                     self.flush().await?;
                     self.show_another_record().await?;
                 }
-                Step::Complete => {
-                    self.flush().await?;
-                    return Ok(());
-                }
+                Step::Complete if self.engine.peer_waits() => self.flush().await?,
+                Step::Complete => return Ok(self.unsent()),
                 Step::Closed => return Err(HandshakeError::Closed),
                 Step::Failed(error) => {
                     let alert_sent = self.send_alert(&error);
@@ -311,6 +323,11 @@ impl<'a, E: Engine> Handshake<'a, E> {
         // A server may write before it has read the client's Finished; we do not.
         let early = matches!(step, Step::Complete) && self.engine.common().is_handshaking();
         Ok(if early { Step::NeedMore } else { step })
+    }
+
+    fn unsent(&mut self) -> Unsent {
+        let flight = self.outbound.take();
+        Unsent(flight.map_or_else(Vec::new, |flight| flight.bytes().to_vec()))
     }
 
     async fn flush(&mut self) -> Result<(), HandshakeError> {
@@ -427,11 +444,16 @@ impl Outbound {
     }
 }
 
+/// The end of our last flight, if no peer waits for it: it may go out with the first data.
+#[must_use]
+#[derive(Debug)]
+pub struct Unsent(pub Vec<u8>);
+
 /// Turns a finished handshake into a leg with our record layer.
 ///
 /// # Errors
 /// What rustls reports; a cipher that the record layer has not got.
-pub fn establish<E: Engine>(engine: E) -> Result<TlsLeg, rustls::Error> {
+pub fn establish<E: Engine>(engine: E, unsent: Unsent) -> Result<TlsLeg, rustls::Error> {
     let tls13 = engine.common().protocol_version() == Some(ProtocolVersion::TLSv1_3);
     let bound = engine.bound();
     let (secrets, kernel) = engine.into_kernel()?;
@@ -441,6 +463,6 @@ pub fn establish<E: Engine>(engine: E) -> Result<TlsLeg, rustls::Error> {
     Ok(TlsLeg {
         reader: TlsReader::new(opener),
         writer: TlsWriter::new(sealer),
-        renewal: Renewal::new(kernel, bound, tls13),
+        shared: Shared::new(kernel, bound, tls13, unsent.0),
     })
 }

@@ -33,7 +33,7 @@ pub use acceptor::ServerTls;
 pub use bound::{PeerBound, with_peer_bound};
 pub use connector::{ClientTls, Endpoint};
 pub use handshake::{
-    ClientEngine, Engine, Handshake, HandshakeError, ServerEngine, describe_leg, establish,
+    ClientEngine, Engine, Handshake, HandshakeError, ServerEngine, Unsent, describe_leg, establish,
 };
 pub use identity::{Identity, PeerSeen};
 pub use in_flight::{HandshakePlace, HandshakesInFlight};
@@ -41,5 +41,5 @@ pub use inspect::inspect;
 pub use material::MaterialError;
 pub use reason::{failure, foreign_protocol, refused_identity};
 pub use record::{Exhausted, Shape};
-pub use stream::{Opened, ReadError, Renewal, TlsLeg, TlsReader, TlsWriter, seals_in_place};
+pub use stream::{Opened, ReadError, Shared, TlsLeg, TlsReader, TlsWriter, seals_in_place};
 pub use tickets::KeyRing;

@@ -15,9 +15,9 @@ use rustls::{
 };
 
 use super::connector::Endpoint;
-use super::handshake::{ClientEngine, Engine, ServerEngine, establish};
+use super::handshake::{ClientEngine, Engine, ServerEngine, Unsent, establish};
 use super::record::{Opener, record_bytes};
-use super::stream::{Opened, ReadError, Renewal, TlsLeg, TlsReader};
+use super::stream::{Opened, ReadError, Shared, TlsLeg, TlsReader};
 use crate::net::{Inbound, Parts};
 use crate::types::Side;
 
@@ -44,7 +44,7 @@ pub(super) fn all() -> impl Iterator<Item = (Side, SupportedCipherSuite)> {
 /// Our end after its handshake, and rustls at the other end.
 pub(super) struct Pair {
     pub secrets: ExtractedSecrets,
-    pub renewal: Renewal,
+    pub shared: Shared,
     pub peer: Connection,
     /// What came behind the handshake: tickets.
     pub received: Vec<u8>,
@@ -54,13 +54,13 @@ pub(super) struct Pair {
 /// `side`: where our end stands; downstream it is the server.
 pub(super) fn pair(side: Side, suite: SupportedCipherSuite) -> Pair {
     let (end, peer, received) = shaken(side, suite);
-    let (secrets, renewal) = match end {
+    let (secrets, shared) = match end {
         End::Server(engine) => taken_over(engine),
         End::Client(engine) => taken_over(engine),
     };
     Pair {
         secrets,
-        renewal,
+        shared,
         peer,
         received,
         tls13: suite.tls13().is_some(),
@@ -71,8 +71,8 @@ pub(super) fn pair(side: Side, suite: SupportedCipherSuite) -> Pair {
 pub(super) fn leg(side: Side, suite: SupportedCipherSuite) -> (TlsLeg, Connection, Vec<u8>) {
     let (end, peer, received) = shaken(side, suite);
     let leg = match end {
-        End::Server(engine) => establish(engine),
-        End::Client(engine) => establish(engine),
+        End::Server(engine) => establish(engine, Unsent(Vec::new())),
+        End::Client(engine) => establish(engine, Unsent(Vec::new())),
     };
     (leg.unwrap(), peer, received)
 }
@@ -99,11 +99,11 @@ fn shaken(side: Side, suite: SupportedCipherSuite) -> (End, Connection, Vec<u8>)
     }
 }
 
-fn taken_over<E: Engine>(engine: E) -> (ExtractedSecrets, Renewal) {
+fn taken_over<E: Engine>(engine: E) -> (ExtractedSecrets, Shared) {
     let tls13 = engine.common().protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3);
     let bound = engine.bound();
     let (secrets, kernel) = engine.into_kernel().unwrap();
-    (secrets, Renewal::new(kernel, bound, tls13))
+    (secrets, Shared::new(kernel, bound, tls13, Vec::new()))
 }
 
 fn configurations(
@@ -193,14 +193,14 @@ pub(super) fn sealed_by(peer: &mut Connection, plaintext: &[u8]) -> Vec<u8> {
 /// Opens all of `bytes`: the data, and what the last look gave.
 pub(super) fn open_all(
     reader: &mut TlsReader,
-    renewal: &Renewal,
+    shared: &Shared,
     bytes: &[u8],
 ) -> (Vec<u8>, Result<Opened, ReadError>) {
     let mut inbound = Inbound::holding(bytes);
     let mut data = Vec::new();
     loop {
         let mut parts = Parts::default();
-        let opened = reader.open(&mut inbound, &mut parts, renewal);
+        let opened = reader.open(&mut inbound, &mut parts, shared);
         if opened != Ok(Opened::Data) {
             return (data, opened);
         }

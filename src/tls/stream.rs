@@ -1,4 +1,4 @@
-//! A TLS leg after its handshake: what is read, what is written, and the keys' renewal.
+//! A TLS leg after its handshake: what is read, what is written, and the keys' shared.
 
 use std::cell::{Cell, RefCell};
 
@@ -18,7 +18,7 @@ use crate::types::Alert;
 pub struct TlsLeg {
     pub reader: TlsReader,
     pub writer: TlsWriter,
-    pub renewal: Renewal,
+    pub shared: Shared,
 }
 
 /// What rustls keeps for us: the secrets from which the next keys come, and the session store.
@@ -27,14 +27,17 @@ pub enum Kernel {
     Client(Box<KernelConnection<ClientConnectionData>>),
 }
 
-/// Key updates concern both directions of a leg (RFC 8446 4.6.3), so the halves share this.
-pub struct Renewal {
+/// What concerns both directions of a leg: its key updates (RFC 8446 4.6.3), and what is still to
+/// be sent of its handshake.
+pub struct Shared {
     kernel: RefCell<Kernel>,
     /// What the leg's sessions are bound to: an upstream's tickets end with its certificate.
     bound: Cell<PeerBound>,
     tls13: bool,
     /// The peer asked for an update of ours, due before our next application data.
     requested: Cell<bool>,
+    /// The end of our last flight: it goes before anything else that we send.
+    unsent: RefCell<Vec<u8>>,
 }
 
 /// What ended a leg's reading.
@@ -70,16 +73,34 @@ const HANDSHAKE_BYTES_MAX: usize = 128 * 1024;
 /// Records without application data in a row: a peer that sends more only burns our CPU.
 const IDLE_RECORDS_MAX: u32 = 64;
 
-impl Renewal {
+impl Shared {
     #[must_use]
-    pub fn new(kernel: Kernel, bound: PeerBound, tls13: bool) -> Self {
+    pub fn new(kernel: Kernel, bound: PeerBound, tls13: bool, unsent: Vec<u8>) -> Self {
         let (kernel, bound) = (RefCell::new(kernel), Cell::new(bound));
         Self {
             kernel,
             bound,
             tls13,
             requested: Cell::new(false),
+            unsent: RefCell::new(unsent),
         }
+    }
+
+    /// Whether the end of our handshake is still to be sent.
+    #[must_use]
+    pub fn owes_flight(&self) -> bool {
+        !self.unsent.borrow().is_empty()
+    }
+
+    /// What is to be sent first; the caller sends it, or puts the rest back.
+    #[must_use]
+    pub fn take_unsent(&self) -> Vec<u8> {
+        self.unsent.take()
+    }
+
+    /// The rest of what was taken.
+    pub fn put_back(&self, rest: Vec<u8>) {
+        self.unsent.replace(rest);
     }
 
     fn next_opener(&self) -> Result<Opener, ReadError> {
@@ -158,10 +179,10 @@ impl TlsReader {
         &mut self,
         inbound: &mut Inbound,
         parts: &mut Parts,
-        renewal: &Renewal,
+        shared: &Shared,
     ) -> Result<Opened, ReadError> {
         while self.ended.is_none() && !parts.is_full() {
-            match self.open_record(inbound, parts, renewal) {
+            match self.open_record(inbound, parts, shared) {
                 Ok(Opened::Data) => {}
                 Ok(Opened::NeedMore) => break,
                 Ok(Opened::Closed) => self.ended = Some(Ok(())),
@@ -181,7 +202,7 @@ impl TlsReader {
         &mut self,
         inbound: &mut Inbound,
         parts: &mut Parts,
-        renewal: &Renewal,
+        shared: &Shared,
     ) -> Result<Opened, ReadError> {
         let whole = record_bytes(inbound.bytes()).map_err(ReadError::Record)?;
         let Some(bytes) = whole.filter(|bytes| *bytes <= inbound.bytes().len()) else {
@@ -200,7 +221,7 @@ impl TlsReader {
             inbound.consume(bytes);
             return Ok(Opened::Data);
         }
-        let closed = self.on_control(content_type, &record[content], renewal)?;
+        let closed = self.on_control(content_type, &record[content], shared)?;
         inbound.consume(bytes);
         Ok(if closed { Opened::Closed } else { Opened::Data })
     }
@@ -210,7 +231,7 @@ impl TlsReader {
         &mut self,
         content_type: ContentType,
         content: &[u8],
-        renewal: &Renewal,
+        shared: &Shared,
     ) -> Result<bool, ReadError> {
         self.idle_records += 1;
         if self.idle_records > IDLE_RECORDS_MAX {
@@ -224,12 +245,12 @@ impl TlsReader {
                 "a handshake or alert record without content",
                 Alert::UNEXPECTED_MESSAGE,
             )),
-            ContentType::Alert => on_alert(content, renewal.tls13),
-            ContentType::Handshake => self.on_handshake(content, renewal).map(|()| false),
+            ContentType::Alert => on_alert(content, shared.tls13),
+            ContentType::Handshake => self.on_handshake(content, shared).map(|()| false),
         }
     }
 
-    fn on_handshake(&mut self, content: &[u8], renewal: &Renewal) -> Result<(), ReadError> {
+    fn on_handshake(&mut self, content: &[u8], shared: &Shared) -> Result<(), ReadError> {
         self.message.extend_from_slice(content);
         if self.message.len() > HANDSHAKE_BYTES_MAX {
             let words = "a handshake message is too long";
@@ -239,11 +260,11 @@ impl TlsReader {
         let mut rest = messages.as_slice();
         while let Some(kind) = rest.first() {
             // Before it has come whole: what has no place here is not worth the memory.
-            admit(*kind, renewal)?;
+            admit(*kind, shared)?;
             let Some((body, after)) = split_message(rest) else {
                 break;
             };
-            self.on_message(*kind, body, after.is_empty(), renewal)?;
+            self.on_message(*kind, body, after.is_empty(), shared)?;
             rest = after;
         }
         let consumed = messages.len() - rest.len();
@@ -259,12 +280,12 @@ impl TlsReader {
         kind: u8,
         body: &[u8],
         is_last: bool,
-        renewal: &Renewal,
+        shared: &Shared,
     ) -> Result<(), ReadError> {
         match kind {
-            HANDSHAKE_KEY_UPDATE => self.on_key_update(body, is_last, renewal),
+            HANDSHAKE_KEY_UPDATE => self.on_key_update(body, is_last, shared),
             HANDSHAKE_NEW_SESSION_TICKET => {
-                renewal.keep_ticket(body);
+                shared.keep_ticket(body);
                 Ok(())
             }
             // A hello request (RFC 5246 7.4.1.1): a client may ignore it. We never renegotiate.
@@ -277,7 +298,7 @@ impl TlsReader {
         &mut self,
         body: &[u8],
         is_last: bool,
-        renewal: &Renewal,
+        shared: &Shared,
     ) -> Result<(), ReadError> {
         let requested = match body {
             [0] => false,
@@ -293,20 +314,20 @@ impl TlsReader {
             let words = "a key update is not the last message of its record";
             return Err(ReadError::Unexpected(words, Alert::UNEXPECTED_MESSAGE));
         }
-        self.opener = renewal.next_opener()?;
+        self.opener = shared.next_opener()?;
         if requested {
-            renewal.requested.set(true);
+            shared.requested.set(true);
         }
         Ok(())
     }
 }
 
 /// Whether a handshake message may come after the handshake.
-fn admit(kind: u8, renewal: &Renewal) -> Result<(), ReadError> {
-    match (renewal.tls13, kind) {
+fn admit(kind: u8, shared: &Shared) -> Result<(), ReadError> {
+    match (shared.tls13, kind) {
         (true, HANDSHAKE_KEY_UPDATE) => Ok(()),
-        (true, HANDSHAKE_NEW_SESSION_TICKET) if renewal.is_client() => Ok(()),
-        (false, HANDSHAKE_HELLO_REQUEST) if renewal.is_client() => Ok(()),
+        (true, HANDSHAKE_NEW_SESSION_TICKET) if shared.is_client() => Ok(()),
+        (false, HANDSHAKE_HELLO_REQUEST) if shared.is_client() => Ok(()),
         (false, _) => Err(ReadError::Unexpected(
             "renegotiation is not done (RFC 5246 7.2.2)",
             Alert::NO_RENEGOTIATION,
@@ -368,47 +389,53 @@ impl TlsWriter {
         Ok(())
     }
 
-    /// A key update to send before the next application data, if one is due: because the peer
-    /// asked, or because the key has protected nearly as much as it may.
+    /// What goes before the next application data, mostly nothing: the end of our handshake, and
+    /// a key update if one is due, because the peer asked or because the key has protected nearly
+    /// as much as it may.
     ///
     /// # Errors
     /// [`Exhausted`], where the version has no key updates.
-    pub fn key_update(&mut self, renewal: &Renewal) -> Result<Option<Vec<u8>>, Exhausted> {
-        if !renewal.requested.get() && !self.sealer.nearly_exhausted() {
-            return Ok(None);
+    pub fn before_data(&mut self, shared: &Shared) -> Result<Vec<u8>, Exhausted> {
+        let mut before = shared.take_unsent();
+        if !shared.requested.get() && !self.sealer.nearly_exhausted() {
+            return Ok(before);
         }
-        if !renewal.tls13 {
+        if !shared.tls13 {
             return Err(Exhausted);
         }
-        renewal.requested.set(false);
+        shared.requested.set(false);
         // KeyUpdate, 1 byte, update_not_requested.
         let message = self.small(ContentType::Handshake, &[HANDSHAKE_KEY_UPDATE, 0, 0, 1, 0])?;
-        self.sealer = renewal.next_sealer()?;
-        Ok(Some(message))
+        self.sealer = shared.next_sealer()?;
+        before.extend(message);
+        Ok(before)
     }
 
     /// The record that ends our direction.
     ///
     /// # Errors
     /// [`Exhausted`].
-    pub fn close_notify(&mut self) -> Result<Vec<u8>, Exhausted> {
-        self.small(
-            ContentType::Alert,
-            &[ALERT_LEVEL_WARNING, Alert::CLOSE_NOTIFY.0],
-        )
+    pub fn close_notify(&mut self, shared: &Shared) -> Result<Vec<u8>, Exhausted> {
+        self.alert(ALERT_LEVEL_WARNING, Alert::CLOSE_NOTIFY, shared)
     }
 
     /// The record that tells the peer why the connection ends.
     ///
     /// # Errors
     /// [`Exhausted`].
-    pub fn last_alert(&mut self, alert: Alert) -> Result<Vec<u8>, Exhausted> {
+    pub fn last_alert(&mut self, alert: Alert, shared: &Shared) -> Result<Vec<u8>, Exhausted> {
         let level = match alert {
             // Always a warning (RFC 5246 7.2.2), also where the connection ends with it.
             Alert::NO_RENEGOTIATION => ALERT_LEVEL_WARNING,
             _ => ALERT_LEVEL_FATAL,
         };
-        self.small(ContentType::Alert, &[level, alert.0])
+        self.alert(level, alert, shared)
+    }
+
+    fn alert(&mut self, level: u8, alert: Alert, shared: &Shared) -> Result<Vec<u8>, Exhausted> {
+        let mut records = shared.take_unsent();
+        records.extend(self.small(ContentType::Alert, &[level, alert.0])?);
+        Ok(records)
     }
 
     fn small(&mut self, content_type: ContentType, body: &[u8]) -> Result<Vec<u8>, Exhausted> {

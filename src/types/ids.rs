@@ -54,6 +54,14 @@ pub enum Direction {
 }
 
 impl Direction {
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Up => Self::Down,
+            Self::Down => Self::Up,
+        }
+    }
+
     /// The side that this direction reads from.
     #[must_use]
     pub fn source(self) -> Side {

@@ -170,14 +170,17 @@ async fn shake(
     let mut inbound = Inbound::default();
     let mut shake = Handshake::new(&mut engine, &socket, request.buffers, &mut inbound);
     let shaken = shake.run().await;
-    if let Err(error) = shaken {
-        let end = error.end(Phase::UpstreamHandshake, Side::Upstream, inbound.bytes());
-        part(socket, &end);
-        return Err(end);
-    }
+    let unsent = match shaken {
+        Ok(unsent) => unsent,
+        Err(error) => {
+            let end = error.end(Phase::UpstreamHandshake, Side::Upstream, inbound.bytes());
+            part(socket, &end);
+            return Err(end);
+        }
+    };
     let peer = group_tls.peer(engine.common().peer_certificates(), &engine.bound());
     attempts.tls = Some(describe_leg(engine.common(), &peer));
-    let tls = establish(engine).map_err(|error| refused(&error))?;
+    let tls = establish(engine, unsent).map_err(|error| refused(&error))?;
     Ok(Connected {
         socket,
         inbound,

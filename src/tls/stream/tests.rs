@@ -26,7 +26,7 @@ fn read(pair: &Pair, contents: &[(u8, &[u8])]) -> (Vec<u8>, End) {
     for (content_type, content) in contents {
         wire.extend(forger.record(*content_type, content));
     }
-    open_all(&mut pair.reader(), &pair.renewal, &wire)
+    open_all(&mut pair.reader(), &pair.shared, &wire)
 }
 
 fn refusal(end: &End) -> Alert {
@@ -37,8 +37,8 @@ fn refusal(end: &End) -> Alert {
 }
 
 /// Sends `data` to rustls, a key update first where one is due. What rustls read of it.
-fn send(writer: &mut TlsWriter, renewal: &Renewal, peer: &mut Connection, data: &[u8]) -> Vec<u8> {
-    let mut wire = writer.key_update(renewal).unwrap().unwrap_or_default();
+fn send(writer: &mut TlsWriter, shared: &Shared, peer: &mut Connection, data: &[u8]) -> Vec<u8> {
+    let mut wire = writer.before_data(shared).unwrap();
     let shape = writer.shape();
     let place = shape.head_bytes()..shape.head_bytes() + data.len();
     let mut buffer = vec![0; place.end + shape.tail_bytes()];
@@ -53,17 +53,17 @@ fn send(writer: &mut TlsWriter, renewal: &Renewal, peer: &mut Connection, data: 
 fn an_established_leg_speaks_with_rustls_both_ways() {
     for (side, suite) in all() {
         let (mut ours, mut peer, received) = leg(side, suite);
-        let tickets = open_all(&mut ours.reader, &ours.renewal, &received);
+        let tickets = open_all(&mut ours.reader, &ours.shared, &received);
         assert_eq!(tickets, (Vec::new(), Ok(Opened::NeedMore)));
         for round in 0..20_u8 {
             let data = vec![round; usize::from(round) * 700 + 1];
             let sent = sealed_by(&mut peer, &data);
-            let (read, end) = open_all(&mut ours.reader, &ours.renewal, &sent);
+            let (read, end) = open_all(&mut ours.reader, &ours.shared, &sent);
             assert!(
                 read == data && end == Ok(Opened::NeedMore),
                 "{suite:?} {end:?}"
             );
-            let heard = send(&mut ours.writer, &ours.renewal, &mut peer, &data);
+            let heard = send(&mut ours.writer, &ours.shared, &mut peer, &data);
             assert!(heard == data, "{suite:?}, round {round}");
         }
     }
@@ -79,7 +79,7 @@ fn no_more_records_are_opened_at_once_than_parts_have_room_for() {
         let mut looks = Vec::new();
         loop {
             let mut parts = Parts::default();
-            match reader.open(&mut inbound, &mut parts, &pair.renewal) {
+            match reader.open(&mut inbound, &mut parts, &pair.shared) {
                 Ok(Opened::Data) => looks.push(parts.ranges().len()),
                 end => break assert_eq!(end, Ok(Opened::NeedMore)),
             }
@@ -97,7 +97,7 @@ fn each_part_keeps_the_room_that_its_record_had_around_it() {
         let wire = [forger.record(DATA, b"one"), forger.record(DATA, b"another")].concat();
         let (mut inbound, mut parts) = (Inbound::holding(&wire), Parts::default());
         let mut reader = pair.reader();
-        let opened = reader.open(&mut inbound, &mut parts, &pair.renewal);
+        let opened = reader.open(&mut inbound, &mut parts, &pair.shared);
         assert_eq!(opened, Ok(Opened::Data));
         let (head, tail) = (reader.shape().head_bytes(), reader.shape().tail_bytes());
         let [one, another] = parts.ranges() else {
@@ -116,10 +116,10 @@ fn a_part_of_a_record_waits_for_the_rest() {
         let record = pair.forger().record(DATA, b"the whole of it");
         let mut reader = pair.reader();
         for bytes in 0..record.len() {
-            let opened = open_all(&mut reader, &pair.renewal, &record[..bytes]);
+            let opened = open_all(&mut reader, &pair.shared, &record[..bytes]);
             assert_eq!(opened, (Vec::new(), Ok(Opened::NeedMore)), "{bytes}");
         }
-        let (data, _) = open_all(&mut reader, &pair.renewal, &record);
+        let (data, _) = open_all(&mut reader, &pair.shared, &record);
         assert_eq!(data, b"the whole of it");
     }
 }
@@ -134,7 +134,7 @@ fn no_altered_record_gives_a_byte_of_data() {
         for bit in 0..first_bytes * 8 {
             let mut altered = wire.clone();
             altered[bit / 8] ^= 1 << (bit % 8);
-            let (data, end) = open_all(&mut pair.reader(), &pair.renewal, &altered);
+            let (data, end) = open_all(&mut pair.reader(), &pair.shared, &altered);
             assert!(data.is_empty(), "{suite:?}, bit {bit}");
             // A longer record may not have come whole yet; it never will be one.
             let waits = end == Ok(Opened::NeedMore) && (3..5).contains(&(bit / 8));
@@ -157,7 +157,7 @@ fn data_before_a_broken_record_is_given_first() {
         let mut reader = pair.reader();
         let mut inbound = Inbound::holding(&[good, bad].concat());
         let mut parts = Parts::default();
-        let mut look = |parts: &mut Parts| reader.open(&mut inbound, parts, &pair.renewal);
+        let mut look = |parts: &mut Parts| reader.open(&mut inbound, parts, &pair.shared);
         assert_eq!(look(&mut parts), Ok(Opened::Data));
         let refused = Err(ReadError::Record(RecordError::BadMac));
         for _ in 0..2 {
@@ -172,7 +172,7 @@ fn a_header_that_claims_too_much_is_refused_before_its_body_comes() {
         .unwrap()
         .to_be_bytes();
     let pair = pair(Side::Downstream, TLS12[0]);
-    let (_, end) = open_all(&mut pair.reader(), &pair.renewal, &[23, 3, 3, high, low]);
+    let (_, end) = open_all(&mut pair.reader(), &pair.shared, &[23, 3, 3, high, low]);
     assert_eq!(end, Err(ReadError::Record(RecordError::Overflow)));
 }
 
@@ -182,12 +182,12 @@ fn close_notify_ends_the_stream_and_what_follows_it_is_not_read() {
         let mut pair = pair(side, suite);
         let mut reader = pair.reader();
         let tickets = std::mem::take(&mut pair.received);
-        open_all(&mut reader, &pair.renewal, &tickets).1.unwrap();
+        open_all(&mut reader, &pair.shared, &tickets).1.unwrap();
         let mut wire = sealed_by(&mut pair.peer, b"bye");
         pair.peer.send_close_notify();
         wire.extend(sent_by(&mut pair.peer));
         wire.extend_from_slice(b"anything");
-        let opened = open_all(&mut reader, &pair.renewal, &wire);
+        let opened = open_all(&mut reader, &pair.shared, &wire);
         assert_eq!(opened, (b"bye".to_vec(), Ok(Opened::Closed)), "{suite:?}");
     }
 }
@@ -196,11 +196,14 @@ fn close_notify_ends_the_stream_and_what_follows_it_is_not_read() {
 fn rustls_takes_our_close_notify_and_our_alerts() {
     for (side, suite) in all() {
         let (mut ours, mut peer, _) = leg(side, suite);
-        deliver(&mut peer, &ours.writer.close_notify().unwrap());
+        deliver(&mut peer, &ours.writer.close_notify(&ours.shared).unwrap());
         assert!(peer.process_new_packets().unwrap().peer_has_closed());
 
         let (mut ours, mut peer, _) = leg(side, suite);
-        let record = ours.writer.last_alert(Alert::BAD_RECORD_MAC).unwrap();
+        let record = ours
+            .writer
+            .last_alert(Alert::BAD_RECORD_MAC, &ours.shared)
+            .unwrap();
         peer.read_tls(&mut &record[..]).unwrap();
         let received = peer.process_new_packets().unwrap_err();
         let expected = rustls::AlertDescription::BadRecordMac;
@@ -266,19 +269,19 @@ fn a_key_update_of_the_peer_is_followed_and_answered_before_the_next_data() {
     for suite in TLS13 {
         for side in [Side::Downstream, Side::Upstream] {
             let (mut ours, mut peer, received) = leg(side, suite);
-            open_all(&mut ours.reader, &ours.renewal, &received)
+            open_all(&mut ours.reader, &ours.shared, &received)
                 .1
                 .unwrap();
             for _ in 0..3 {
                 // rustls asks for an update of ours with each of its own.
                 peer.refresh_traffic_keys().unwrap();
                 let wire = sealed_by(&mut peer, b"new keys");
-                let (data, _) = open_all(&mut ours.reader, &ours.renewal, &wire);
+                let (data, _) = open_all(&mut ours.reader, &ours.shared, &wire);
                 assert_eq!(data, b"new keys");
-                assert!(ours.renewal.requested.get());
-                let heard = send(&mut ours.writer, &ours.renewal, &mut peer, b"mine too");
+                assert!(ours.shared.requested.get());
+                let heard = send(&mut ours.writer, &ours.shared, &mut peer, b"mine too");
                 assert_eq!(heard, b"mine too");
-                assert_eq!(ours.writer.key_update(&ours.renewal), Ok(None));
+                assert_eq!(ours.writer.before_data(&ours.shared), Ok(Vec::new()));
             }
         }
     }
@@ -291,7 +294,7 @@ fn a_key_update_that_asks_for_none_is_not_answered() {
         // We ask once, which only a test does, and rustls answers without asking back.
         let ask = [HANDSHAKE_KEY_UPDATE, 0, 0, 1, 1];
         let record = ours.writer.small(ContentType::Handshake, &ask).unwrap();
-        ours.writer.sealer = ours.renewal.next_sealer().unwrap();
+        ours.writer.sealer = ours.shared.next_sealer().unwrap();
         deliver(&mut peer, &record);
         let wire = sealed_by(&mut peer, b"answer");
         assert_eq!(
@@ -299,11 +302,11 @@ fn a_key_update_that_asks_for_none_is_not_answered() {
             2,
             "the key update and the data behind it"
         );
-        let (data, _) = open_all(&mut ours.reader, &ours.renewal, &wire);
+        let (data, _) = open_all(&mut ours.reader, &ours.shared, &wire);
         assert_eq!(data, b"answer");
-        assert_eq!(ours.writer.key_update(&ours.renewal), Ok(None));
+        assert_eq!(ours.writer.before_data(&ours.shared), Ok(Vec::new()));
         assert_eq!(
-            send(&mut ours.writer, &ours.renewal, &mut peer, b"on"),
+            send(&mut ours.writer, &ours.shared, &mut peer, b"on"),
             b"on"
         );
     }
@@ -317,18 +320,20 @@ fn a_key_near_its_limit_is_renewed_and_before_tls_1_3_ends_the_connection() {
         let sealer = Sealer::new(&pair.secrets.tx.1, NEAR, pair.tls13).unwrap();
         let chacha = !sealer.nearly_exhausted();
         let mut writer = TlsWriter::new(sealer);
-        let update = writer.key_update(&pair.renewal);
+        let update = writer.before_data(&pair.shared);
         match (chacha, pair.tls13) {
-            (true, _) => assert_eq!(update, Ok(None)),
-            (false, true) => assert!(update.unwrap().is_some()),
+            (true, _) => assert_eq!(update, Ok(Vec::new())),
+            (false, true) => assert!(!update.unwrap().is_empty()),
             (false, false) => assert_eq!(update, Err(Exhausted)),
         }
         if pair.tls13 {
-            assert_eq!(writer.key_update(&pair.renewal), Ok(None));
+            assert_eq!(writer.before_data(&pair.shared), Ok(Vec::new()));
         }
         // The last words still go out.
         assert!(
-            writer.last_alert(Alert::INTERNAL_ERROR).is_ok(),
+            writer
+                .last_alert(Alert::INTERNAL_ERROR, &pair.shared)
+                .is_ok(),
             "{suite:?}"
         );
     }
@@ -357,12 +362,12 @@ fn a_handshake_message_may_come_in_pieces() {
         let (mut reader, mut forger) = (pair.reader(), pair.forger());
         for byte in KEY_UPDATE {
             let record = forger.record(HANDSHAKE, &[byte]);
-            let opened = open_all(&mut reader, &pair.renewal, &record);
+            let opened = open_all(&mut reader, &pair.shared, &record);
             assert_eq!(opened, (Vec::new(), Ok(Opened::NeedMore)));
         }
         assert_eq!(reader.message.capacity(), 0, "nothing is kept of it");
         let old_key = forger.record(DATA, b"late");
-        let (_, end) = open_all(&mut reader, &pair.renewal, &old_key);
+        let (_, end) = open_all(&mut reader, &pair.shared, &old_key);
         assert_eq!(end, Err(ReadError::Record(RecordError::BadMac)));
     }
 }
@@ -390,9 +395,9 @@ fn a_handshake_message_without_end_is_refused() {
         let fits = HANDSHAKE_BYTES_MAX / start.len();
         for _ in 0..fits {
             let record = forger.record(HANDSHAKE, &start);
-            assert!(open_all(&mut reader, &pair.renewal, &record).1.is_ok());
+            assert!(open_all(&mut reader, &pair.shared, &record).1.is_ok());
         }
-        let (_, end) = open_all(&mut reader, &pair.renewal, &forger.record(HANDSHAKE, &[0]));
+        let (_, end) = open_all(&mut reader, &pair.shared, &forger.record(HANDSHAKE, &[0]));
         assert_eq!(refusal(&end), Alert::UNEXPECTED_MESSAGE);
     }
 }
@@ -418,7 +423,7 @@ fn a_ticket_is_kept_from_a_server_and_refused_from_a_client() {
         let client = pair(Side::Upstream, suite);
         assert!(!client.received.is_empty(), "rustls sends tickets");
         let mut reader = client.reader();
-        let (_, end) = open_all(&mut reader, &client.renewal, &client.received);
+        let (_, end) = open_all(&mut reader, &client.shared, &client.received);
         assert_eq!(end, Ok(Opened::NeedMore));
         // One that makes no sense costs the ticket, not the connection.
         let (_, end) = read(&client, &[(HANDSHAKE, &ticket)]);
@@ -492,7 +497,7 @@ fn what_is_opened_in_one_leg_is_sealed_in_place_for_the_other() {
             let opened = client
                 .0
                 .reader
-                .open(&mut inbound, &mut parts, &client.0.renewal);
+                .open(&mut inbound, &mut parts, &client.0.shared);
             assert_eq!(opened, Ok(Opened::Data));
             let buffer = inbound.whole().0;
             server.0.writer.seal(buffer, &mut parts).unwrap();
@@ -539,12 +544,12 @@ fn no_bytes_at_all_make_the_reader_panic_or_lie() {
                 wire[at] ^= 1 << random.below(8);
             }
             wire.truncate(random.below(wire.len() + 1));
-            let (data, _) = open_all(&mut pair.reader(), &pair.renewal, &wire);
+            let (data, _) = open_all(&mut pair.reader(), &pair.shared, &wire);
             assert!(data.len() <= wire.len());
         }
         for _ in 0..150 {
             let noise = random.bytes(100, 256);
-            let (data, _) = open_all(&mut pair.reader(), &pair.renewal, &noise);
+            let (data, _) = open_all(&mut pair.reader(), &pair.shared, &noise);
             assert!(data.is_empty());
         }
     }
