@@ -564,6 +564,41 @@ fn the_servers_name_is_sent_as_sni_and_checked() {
 }
 
 #[test]
+fn the_systems_cas_decide_which_server_is_trusted() {
+    let (house, stranger) = (House::new(), House::new());
+    // Without the key it is the system as well.
+    for key in ["trusted_certificate = \"system\"\n", ""] {
+        let echo = Peer::tls(ServerTls::with(&house.backend).config()).echo();
+        let tls = format!("[upstream.back.tls]\n{key}server_name = \"backend.internal\"\n");
+        let toml = listener("front", "back", "", "") + &upstream("back", &[echo.address()], &tls);
+        let visit = |system: &Authority| {
+            let ringway = ringway!().environment("SSL_CERT_FILE", system.file());
+            let proxy = ringway.start(&toml);
+            let mut link = Link::connect(proxy.address("front")).unwrap();
+            // Early, so that it lies ready for a server that is wrongly trusted.
+            link.send(b"hello").unwrap();
+            link.cut().unwrap();
+            let (echoed, _) = link.receive_to_end();
+            (echoed, proxy.record_of(link.local()))
+        };
+
+        let (echoed, record) = visit(&house.ca);
+        assert_eq!(echoed, b"hello", "{record}");
+        record.expect(&[("end", "finished")]);
+        assert!(record.flag("server_verified"), "{record}");
+
+        let (echoed, record) = visit(&stranger.ca);
+        assert_eq!(echoed, b"", "{record}");
+        record.expect_end(
+            &["certificate_refused", "no_server"],
+            &["upstream_handshake"],
+        );
+        record.expect_reason(&["issuer"]);
+        assert_eq!(echo.counts().full(), 1, "a refused server was not let go");
+    }
+}
+
+#[test]
 fn verify_off_takes_any_server_and_the_log_says_so() {
     let house = House::new();
     let stranger = House::new();

@@ -1,7 +1,7 @@
 //! The proxy under test as a process: start, watch, signal, look into.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Read as _;
 use std::net::SocketAddr;
@@ -27,6 +27,7 @@ pub struct Ringway {
     log: String,
     access: Option<String>,
     arguments: Vec<String>,
+    environment: Vec<(String, OsString)>,
     open_files: Option<u64>,
     io_uring_denied: bool,
 }
@@ -41,6 +42,7 @@ impl Ringway {
             log: String::new(),
             access: None,
             arguments: Vec::new(),
+            environment: Vec::new(),
             open_files: None,
             io_uring_denied: false,
         }
@@ -80,6 +82,14 @@ impl Ringway {
     #[must_use]
     pub fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// One more variable of the proxy's environment.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        let value = value.as_ref().to_owned();
+        self.environment.push((name.to_owned(), value));
         self
     }
 
@@ -144,6 +154,7 @@ impl Ringway {
 
         let mut command = Command::new(&self.binary);
         command.arg("run").arg(&file).args(&self.arguments);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         sys::die_with_parent(&mut command);
