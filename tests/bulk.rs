@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use ringway_support::bridge::{LEGS, Legs};
+use ringway_support::bridge::{LEGS, LEGS_ALL_VERSIONS, Legs};
 use ringway_support::exchange::{Exchange, Finish};
 use ringway_support::hello::hello_of;
 use ringway_support::link::Address;
@@ -158,6 +158,82 @@ fn one_direction_alone_carries_bulk() {
             let client_end = client.exchange(&plan);
             let ends = (client_end, server_end.join().unwrap());
             assert_eq!(ends, (Ok(()), Ok(())), "{legs:?}");
+        }
+    }
+}
+
+/// The system calls that can send; the test sees by the sum that no byte went another way.
+const SENDS: &str = "write,writev,pwritev2,sendto,sendmsg,sendmmsg";
+
+/// Less than any batch of a burst: a byte that wakes another thread, a record without data.
+const NO_BATCH_BYTES: u64 = 400;
+
+/// What lies ready when the proxy looks, and how many sends may carry it on.
+struct Burst {
+    pieces: usize,
+    piece_bytes: usize,
+    sends_max: usize,
+}
+
+/// The first receive fills a small buffer (18 KiB), the second brings the rest.
+const BURSTS: [Burst; 2] = [
+    // Four records: one of full size, then the other three in one batch.
+    Burst {
+        pieces: 1,
+        piece_bytes: 60_000,
+        sends_max: 2,
+    },
+    // 64 small records from a TLS peer: eight in a batch, and one batch more for each receive.
+    Burst {
+        pieces: 64,
+        piece_bytes: 500,
+        sends_max: 64 / 8 + 2,
+    },
+];
+
+impl Burst {
+    fn cross(&self, proxy: &Proxy, from: &mut Link, to: &mut Link) {
+        proxy.while_stopped(|| {
+            for _ in 0..self.pieces {
+                from.send(&vec![7; self.piece_bytes]).unwrap();
+            }
+            from.wait_delivered();
+        });
+        let bytes = self.pieces * self.piece_bytes;
+        assert!(to.receive(bytes) == vec![7; bytes], "other bytes than sent");
+    }
+
+    fn expect_sends(&self, legs: Legs, sends: &[u64]) {
+        let bytes = self.pieces * self.piece_bytes;
+        assert!(
+            sends.iter().sum::<u64>() >= bytes as u64 && sends.len() <= self.sends_max,
+            "{legs:?}: {bytes} bytes with at most {} sends, got {sends:?}",
+            self.sends_max
+        );
+    }
+}
+
+/// The batches that were sent so far. The proxy stands still meanwhile, so that no call is done
+/// whose line is not written yet.
+fn batches(proxy: &Proxy) -> Vec<u64> {
+    let calls = proxy.while_stopped(|| proxy.traced_calls());
+    let batches = calls.into_iter().filter(|bytes| *bytes >= NO_BATCH_BYTES);
+    batches.collect()
+}
+
+#[test]
+fn records_that_came_together_go_on_with_one_send_a_batch() {
+    let with_tls = LEGS_ALL_VERSIONS.into_iter().skip(1);
+    for legs in with_tls.chain([(Leg::Tls13, Leg::Tls12)]) {
+        let bridge = Bridge::start(ringway!().traced(SENDS), legs, "");
+        let (mut client, mut server) = bridge.pair();
+        for burst in &BURSTS {
+            let before = batches(&bridge.proxy).len();
+            burst.cross(&bridge.proxy, &mut client, &mut server);
+            let up = batches(&bridge.proxy);
+            burst.expect_sends(legs, &up[before..]);
+            burst.cross(&bridge.proxy, &mut server, &mut client);
+            burst.expect_sends(legs, &batches(&bridge.proxy)[up.len()..]);
         }
     }
 }

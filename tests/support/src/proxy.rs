@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::lines::Lines;
 use crate::link::{Address, Link};
+use crate::openssl::MISSING;
 use crate::record::Record;
 use crate::sys;
 use crate::wait::{DEADLINE, until, within};
@@ -30,6 +31,7 @@ pub struct Ringway {
     environment: Vec<(String, OsString)>,
     open_files: Option<u64>,
     io_uring_denied: bool,
+    traced: Option<String>,
 }
 
 impl Ringway {
@@ -45,6 +47,7 @@ impl Ringway {
             environment: Vec::new(),
             open_files: None,
             io_uring_denied: false,
+            traced: None,
         }
     }
 
@@ -107,6 +110,13 @@ impl Ringway {
         self
     }
 
+    /// Notes these system calls, as strace names them, for [`Proxy::traced_calls`].
+    #[must_use]
+    pub fn traced(mut self, calls: &str) -> Self {
+        self.traced = Some(calls.to_owned());
+        self
+    }
+
     /// Runs the proxy on `toml` and waits until it is ready.
     ///
     /// # Panics
@@ -152,7 +162,11 @@ impl Ringway {
         let text = self.file_text(toml, &access_log);
         fs::write(&file, &text).expect("a writable temporary directory");
 
-        let mut command = Command::new(&self.binary);
+        let trace = directory.path().join("trace");
+        let (mut command, starts) = match &self.traced {
+            Some(calls) => (strace(&trace, calls, &self.binary), MISSING),
+            None => (Command::new(&self.binary), "the binary starts"),
+        };
         command.arg("run").arg(&file).args(&self.arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null());
@@ -164,7 +178,7 @@ impl Ringway {
         if self.io_uring_denied {
             sys::deny_io_uring(&mut command);
         }
-        let mut child = command.spawn().expect("the binary starts");
+        let mut child = command.spawn().expect(starts);
         let stderr = Lines::of(child.stderr.take().expect("stderr is piped"));
         Proxy {
             stdout: child.stdout.take(),
@@ -172,6 +186,7 @@ impl Ringway {
             stderr,
             text,
             access_log,
+            trace,
             addresses: BTreeMap::new(),
             _directory: directory,
         }
@@ -241,6 +256,7 @@ pub struct Proxy {
     stdout: Option<ChildStdout>,
     text: String,
     access_log: PathBuf,
+    trace: PathBuf,
     addresses: BTreeMap<String, Vec<Address>>,
     _directory: TempDir,
 }
@@ -278,6 +294,19 @@ impl Proxy {
     #[must_use]
     pub fn access_log(&self) -> String {
         fs::read_to_string(&self.access_log).unwrap_or_default()
+    }
+
+    /// What each system call of [`Ringway::traced`] so far gave, errors left out.
+    ///
+    /// # Panics
+    /// When nothing is traced.
+    #[must_use]
+    pub fn traced_calls(&self) -> Vec<u64> {
+        let trace = fs::read_to_string(&self.trace).expect("a trace");
+        let results = trace.lines().filter_map(|line| line.rsplit_once(" = "));
+        results
+            .filter_map(|(_, result)| result.parse().ok())
+            .collect()
     }
 
     /// The records so far: of the file, and of stderr where the access log goes there.
@@ -436,6 +465,15 @@ impl Proxy {
             ),
         }
     }
+}
+
+/// `binary` under strace, as a direct child of whoever spawns the command.
+fn strace(trace: &Path, calls: &str, binary: &Path) -> Command {
+    let mut command = Command::new("strace");
+    command.args(["--daemonize", "--follow-forks", "--quiet=all"]);
+    command.arg("--trace").arg(calls).arg("--output").arg(trace);
+    command.arg("--").arg(binary);
+    command
 }
 
 impl Drop for Proxy {
