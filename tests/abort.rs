@@ -51,6 +51,7 @@ fn a_servers_reset_amid_an_upload_is_no_clean_end_for_the_client() {
         (Leg::Tls12, Leg::Plain),
     ] {
         let bridge = Bridge::start(ringway!(), legs, "");
+        let mut witness = bridge.witness();
         for _ in 0..20 {
             let (mut client, mut server) = bridge.pair();
             warm_up(&mut client, &mut server);
@@ -64,9 +65,12 @@ fn a_servers_reset_amid_an_upload_is_no_clean_end_for_the_client() {
             if !refused.is_some_and(was_reset) {
                 expect_abort(legs, legs.0, &ending);
             }
+            // Else the proxy waits for the client to read its last words.
+            drop(client);
             let record = bridge.proxy.record_of(address);
             record.expect(&[("end", "reset"), ("ended_by", "upstream")]);
         }
+        bridge.settled(&mut witness);
     }
 }
 
@@ -75,6 +79,7 @@ fn a_servers_reset_amid_an_upload_is_no_clean_end_for_the_client() {
 fn a_server_that_answers_and_closes_amid_an_upload_is_heard() {
     let legs = (Leg::Tls13, Leg::Plain);
     let bridge = Bridge::start(ringway!(), legs, "");
+    let mut witness = bridge.witness();
     for _ in 0..10 {
         let (mut client, mut server) = bridge.pair();
         warm_up(&mut client, &mut server);
@@ -91,12 +96,14 @@ fn a_server_that_answers_and_closes_amid_an_upload_is_heard() {
         let (rest, ending) = client.receive_to_end();
         assert!(rest.is_empty() && ending != Ending::Silence, "{ending:?}");
     }
+    bridge.settled(&mut witness);
 }
 
 #[test]
 fn a_clients_reset_reaches_the_server_as_an_abort() {
     for legs in LEGS {
         let bridge = Bridge::start(ringway!(), legs, "");
+        let mut witness = bridge.witness();
         let (mut client, mut server) = bridge.pair();
         warm_up(&mut client, &mut server);
         let address = client.local();
@@ -108,7 +115,7 @@ fn a_clients_reset_reaches_the_server_as_an_abort() {
             ("phase", "relay"),
             ("ended_by", "downstream"),
         ]);
-        bridge.expect_service();
+        bridge.settled(&mut witness);
     }
 }
 
@@ -116,6 +123,7 @@ fn a_clients_reset_reaches_the_server_as_an_abort() {
 fn a_servers_reset_reaches_the_client_as_an_abort() {
     for legs in LEGS {
         let bridge = Bridge::start(ringway!(), legs, "");
+        let mut witness = bridge.witness();
         let (mut client, mut server) = bridge.pair();
         warm_up(&mut client, &mut server);
         server.reset();
@@ -126,7 +134,7 @@ fn a_servers_reset_reaches_the_client_as_an_abort() {
             ("phase", "relay"),
             ("ended_by", "upstream"),
         ]);
-        bridge.expect_service();
+        bridge.settled(&mut witness);
     }
 }
 
@@ -138,6 +146,7 @@ fn a_client_cut_off_without_close_notify_is_no_clean_end_for_the_server() {
         (Leg::Tls12, Leg::Plain),
     ] {
         let bridge = Bridge::start(ringway!(), legs, "");
+        let mut witness = bridge.witness();
         let (mut client, mut server) = bridge.pair();
         warm_up(&mut client, &mut server);
         client.cut().unwrap();
@@ -148,6 +157,7 @@ fn a_client_cut_off_without_close_notify_is_no_clean_end_for_the_server() {
             ("phase", "relay"),
             ("ended_by", "downstream"),
         ]);
+        bridge.settled(&mut witness);
     }
 }
 
@@ -159,6 +169,7 @@ fn a_server_cut_off_without_close_notify_is_no_clean_end_for_the_client() {
         (Leg::Plain, Leg::Tls12),
     ] {
         let bridge = Bridge::start(ringway!(), legs, "");
+        let mut witness = bridge.witness();
         let (mut client, mut server) = bridge.pair();
         warm_up(&mut client, &mut server);
         server.cut().unwrap();
@@ -169,6 +180,7 @@ fn a_server_cut_off_without_close_notify_is_no_clean_end_for_the_client() {
             ("phase", "relay"),
             ("ended_by", "upstream"),
         ]);
+        bridge.settled(&mut witness);
     }
 }
 
@@ -176,6 +188,7 @@ fn a_server_cut_off_without_close_notify_is_no_clean_end_for_the_client() {
 fn a_half_closed_connection_whose_other_half_is_cut_off_is_aborted() {
     let legs = (Leg::Tls13, Leg::Tls13);
     let bridge = Bridge::start(ringway!(), legs, "");
+    let mut witness = bridge.witness();
     let (mut client, mut server) = bridge.pair();
     warm_up(&mut client, &mut server);
     client.finish().unwrap();
@@ -186,6 +199,7 @@ fn a_half_closed_connection_whose_other_half_is_cut_off_is_aborted() {
     expect_abort(legs, legs.0, &ending);
     let record = bridge.record(&client);
     record.expect(&[("end", "truncated"), ("ended_by", "upstream")]);
+    bridge.settled(&mut witness);
 }
 
 #[test]
@@ -193,6 +207,7 @@ fn a_garbage_record_ends_the_connection_and_tells_both_sides() {
     for version in [Leg::Tls13, Leg::Tls12] {
         let legs = (version, Leg::Plain);
         let bridge = Bridge::start(ringway!(), legs, "");
+        let mut witness = bridge.witness();
         let (mut client, mut server) = bridge.pair();
         warm_up(&mut client, &mut server);
         client.send_raw(&GARBAGE_RECORD).unwrap();
@@ -208,6 +223,7 @@ fn a_garbage_record_ends_the_connection_and_tells_both_sides() {
             ("phase", "relay"),
             ("ended_by", "downstream"),
         ]);
+        bridge.settled(&mut witness);
     }
 }
 
@@ -216,6 +232,7 @@ fn a_garbage_record_of_a_client_that_does_not_read_ends_the_connection() {
     for upstream in [Leg::Plain, Leg::Tls13] {
         let legs = (Leg::Tls13, upstream);
         let bridge = Bridge::start(ringway!(), legs, "");
+        let mut witness = bridge.witness();
         let (mut client, mut server) = bridge.pair();
         warm_up(&mut client, &mut server);
         // The proxy's alert meets a full buffer.
@@ -224,7 +241,7 @@ fn a_garbage_record_of_a_client_that_does_not_read_ends_the_connection() {
         expect_abort(legs, legs.1, &server.expect_end());
         let record = bridge.record(&client);
         record.expect(&[("end", "protocol_error"), ("ended_by", "downstream")]);
-        bridge.expect_service();
+        bridge.settled(&mut witness);
     }
 }
 
@@ -233,6 +250,7 @@ fn a_garbage_record_of_a_server_that_does_not_read_ends_the_connection() {
     for downstream in [Leg::Plain, Leg::Tls13] {
         let legs = (downstream, Leg::Tls13);
         let bridge = Bridge::start(ringway!(), legs, "");
+        let mut witness = bridge.witness();
         let (mut client, mut server) = bridge.pair();
         warm_up(&mut client, &mut server);
         client.send_until_full().unwrap();
@@ -240,7 +258,7 @@ fn a_garbage_record_of_a_server_that_does_not_read_ends_the_connection() {
         expect_abort(legs, legs.0, &client.expect_end());
         let record = bridge.record(&client);
         record.expect(&[("end", "protocol_error"), ("ended_by", "upstream")]);
-        bridge.expect_service();
+        bridge.settled(&mut witness);
     }
 }
 
@@ -248,6 +266,7 @@ fn a_garbage_record_of_a_server_that_does_not_read_ends_the_connection() {
 fn a_reset_while_the_other_side_does_not_read_ends_the_connection() {
     for legs in LEGS {
         let bridge = Bridge::start(ringway!(), legs, "");
+        let mut witness = bridge.witness();
         let (mut client, server) = bridge.pair();
         client.send_until_full().unwrap();
         let address = client.local();
@@ -255,7 +274,7 @@ fn a_reset_while_the_other_side_does_not_read_ends_the_connection() {
         let record = bridge.proxy.record_of(address);
         record.expect(&[("end", "reset"), ("ended_by", "downstream")]);
         drop(server);
-        bridge.expect_service();
+        bridge.settled(&mut witness);
     }
 }
 
@@ -286,6 +305,7 @@ fn expect_client_fault(record: &Record, phase: &str) {
 #[test]
 fn a_fault_of_the_client_before_and_within_its_hello_is_logged_in_that_phase() {
     let bridge = Bridge::start(ringway!(), (Leg::Tls13, Leg::Plain), "");
+    let mut witness = bridge.witness();
     let config = ClientTls::trusting(&bridge.house.ca).config();
     let (_, hello) = hello_of(&config, "localhost");
     for fault in FAULTS {
@@ -297,13 +317,14 @@ fn a_fault_of_the_client_before_and_within_its_hello_is_logged_in_that_phase() {
             expect_client_fault(&bridge.proxy.record_of(address), "client_hello");
         }
     }
-    bridge.expect_service();
+    bridge.settled(&mut witness);
 }
 
 #[test]
 fn a_fault_of_the_client_within_the_handshake_is_logged_in_that_phase() {
     for leg in [Leg::Tls13, Leg::Tls12] {
         let bridge = Bridge::start(ringway!(), (leg, Leg::Plain), "");
+        let mut witness = bridge.witness();
         let config = ClientTls::trusting(&bridge.house.ca).config();
         let (_, hello) = hello_of(&config, "localhost");
         for fault in FAULTS {
@@ -318,6 +339,7 @@ fn a_fault_of_the_client_within_the_handshake_is_logged_in_that_phase() {
         }
         let counted = bridge.peer.accept_within(std::time::Duration::ZERO);
         assert!(counted.is_none(), "no server is asked before the handshake");
+        bridge.settled(&mut witness);
     }
 }
 
@@ -326,6 +348,7 @@ fn a_fault_of_the_server_within_its_handshake_is_logged_in_that_phase() {
     for downstream in [Leg::Plain, Leg::Tls13] {
         let legs = (downstream, Leg::Tls13);
         let bridge = Bridge::start(ringway!(), legs, "next_upstream_tries = 1");
+        let mut witness = bridge.witness();
         for (fault, reads_hello) in [
             (Fault::Fin, false),
             (Fault::Fin, true),
@@ -356,13 +379,14 @@ fn a_fault_of_the_server_within_its_handshake_is_logged_in_that_phase() {
                 "no reason in {record}"
             );
         }
-        bridge.expect_service();
+        bridge.settled(&mut witness);
     }
 }
 
 #[test]
 fn a_server_that_accepts_and_resets_at_once_never_looks_like_a_clean_end() {
     let bridge = Bridge::start(ringway!(), (Leg::Tls13, Leg::Plain), "");
+    let mut witness = bridge.witness();
     let mut client = bridge.client();
     bridge.peer.accept_raw().reset();
     let (bytes, ending) = client.receive_to_end();
@@ -371,6 +395,7 @@ fn a_server_that_accepts_and_resets_at_once_never_looks_like_a_clean_end() {
     let record = bridge.record(&client);
     // A reset may overtake the connect's own completion.
     record.expect_end(&["reset", "unreachable"], &["relay", "connect"]);
+    bridge.settled(&mut witness);
 }
 
 #[test]
@@ -380,6 +405,7 @@ fn a_clients_reset_while_the_server_shakes_hands_ends_the_connection() {
         (Leg::Tls13, Leg::Tls13),
         "connect_timeout = \"2s\"",
     );
+    let mut witness = bridge.witness();
     let client = bridge.client();
     let address = client.local();
     let mut server = bridge.peer.accept_raw();
@@ -391,12 +417,13 @@ fn a_clients_reset_while_the_server_shakes_hands_ends_the_connection() {
         ending != Ending::Silence,
         "the server is let go, got {ending:?}"
     );
-    bridge.expect_service();
+    bridge.settled(&mut witness);
 }
 
 #[test]
 fn a_server_that_is_gone_is_a_refusal_in_the_connect_phase() {
     let bridge = Bridge::start(ringway!(), (Leg::Plain, Leg::Plain), "");
+    let mut witness = bridge.witness();
     let Bridge { proxy, peer, .. } = bridge;
     let address = peer.address().clone();
     drop(peer);
@@ -406,9 +433,12 @@ fn a_server_that_is_gone_is_a_refusal_in_the_connect_phase() {
     let record = proxy.record_of(client.local());
     record.expect_end(&["unreachable", "no_server"], &["connect"]);
     record.expect_reason(&["refused"]);
+    witness.is_alone(&proxy);
 
     let again = Peer::listen(&address, 16);
     let mut client = Link::connect(proxy.address("front")).unwrap();
     let mut server = again.accept();
     warm_up(&mut client, &mut server);
+    drop((client, server));
+    witness.is_alone(&proxy);
 }

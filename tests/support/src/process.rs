@@ -15,6 +15,9 @@ pub struct OpenFiles {
     pub others: usize,
 }
 
+/// Two ends of each spare pipe that two cores keep by default: more would be a leak.
+pub const SPARE_PIPE_ENDS_MAX: usize = 2 * 2 * 64;
+
 impl Proxy {
     /// # Panics
     /// When the process is gone.
