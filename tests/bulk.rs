@@ -18,6 +18,7 @@ use ringway_support::exchange::{Exchange, Finish};
 use ringway_support::hello::hello_of;
 use ringway_support::link::Address;
 use ringway_support::pattern::Dice;
+use ringway_support::process::SPARE_PIPE_ENDS_MAX;
 use ringway_support::tls::{ClientTls, ServerTls};
 use ringway_support::toml::{listener, upstream};
 use ringway_support::{Bridge, House, Leg, Link, Peer, Proxy, ringway};
@@ -73,12 +74,9 @@ fn carry_in_both_closing_orders(legs: Legs) {
             "no pipe was made for a bulk of plain bytes"
         );
     }
-    bridge.proxy.wait_no_more_files(before, POOLED_PIPE_ENDS);
+    bridge.proxy.wait_no_more_files(before, SPARE_PIPE_ENDS_MAX);
     bridge.proxy.expect_alive();
 }
-
-/// Two ends of each spare pipe of two cores; more than the default keeps would be a leak.
-const POOLED_PIPE_ENDS: usize = 2 * 2 * 64;
 
 #[test]
 fn plain_to_plain_carries_bulk_both_ways_byte_exact() {
@@ -356,10 +354,10 @@ fn two_thousand_connections_that_end_in_random_phases_leave_nothing_behind() {
 
     let half = LIVES / 2;
     run_lives(&proxy, &house, seed, half);
-    proxy.wait_no_more_files(before, POOLED_PIPE_ENDS);
+    proxy.wait_no_more_files(before, SPARE_PIPE_ENDS_MAX);
     let memory_half = proxy.memory_bytes();
     run_lives(&proxy, &house, seed.wrapping_add(99), half);
-    proxy.wait_no_more_files(before, POOLED_PIPE_ENDS);
+    proxy.wait_no_more_files(before, SPARE_PIPE_ENDS_MAX);
     let memory_full = proxy.memory_bytes();
     proxy.expect_alive();
 

@@ -15,7 +15,7 @@ use ringway_support::peer::Blackhole;
 use ringway_support::tls::ClientTls;
 use ringway_support::toml::front_to_back;
 use ringway_support::wait::pause;
-use ringway_support::{Bridge, Ending, Leg, Link, ringway};
+use ringway_support::{Bridge, Bystander, Ending, Leg, Link, ringway};
 
 /// Not sooner than the limit, and not much later: timers may be coarse, the machine busy.
 fn expect_about(limit: Duration, since: Instant) {
@@ -96,7 +96,8 @@ fn a_client_that_stalls_in_the_handshake_is_let_go_after_the_handshake_timeout()
 fn a_server_that_cannot_be_reached_costs_the_connect_timeout() {
     let hole = Blackhole::new();
     let keys = "connect_timeout = \"500ms\"\nnext_upstream_tries = 1";
-    let proxy = ringway!().start(&front_to_back(keys, "", hole.address()));
+    let toml = front_to_back(keys, "", hole.address());
+    let (proxy, mut bystander) = Bystander::beside(ringway!(), &toml);
     let start = Instant::now();
     let mut client = Link::connect(proxy.address("front")).unwrap();
     let (bytes, ending) = client.receive_to_end();
@@ -105,6 +106,7 @@ fn a_server_that_cannot_be_reached_costs_the_connect_timeout() {
     let record = proxy.record_of(client.local());
     record.expect_end(&["timeout", "no_server"], &["connect"]);
     record.expect_reason(&["timeout", "timed out", "time", "connect_timeout"]);
+    bystander.settled(&proxy);
 }
 
 #[test]

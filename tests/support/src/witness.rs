@@ -62,7 +62,7 @@ impl Bystander {
     /// # Panics
     /// When the proxy does not become ready.
     #[must_use]
-    pub fn beside(toml: &str, ringway: Ringway) -> (Proxy, Self) {
+    pub fn beside(ringway: Ringway, toml: &str) -> (Proxy, Self) {
         let echo = Peer::plain().echo();
         let aside = toml::listener(WITNESS, WITNESS, "", "")
             + &toml::upstream(WITNESS, &[echo.address()], "");
