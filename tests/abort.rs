@@ -16,7 +16,9 @@ use ringway_support::hello::hello_of;
 use ringway_support::peer::Blackhole;
 use ringway_support::tls::{ClientTls, TLS12};
 use ringway_support::toml::{listener, upstream};
-use ringway_support::{Bridge, DEADLINE, Ending, House, Leg, Link, Peer, Record, ringway};
+use ringway_support::{
+    Bridge, Bystander, DEADLINE, Ending, House, Leg, Link, Peer, Record, ringway,
+};
 
 /// 17 bytes that claim to be an encrypted record of application data, and decrypt to nothing.
 const GARBAGE_RECORD: [u8; 22] = [
@@ -54,6 +56,7 @@ fn a_servers_reset_amid_an_upload_is_no_clean_end_for_the_client() {
         (Leg::Tls12, Leg::Plain),
     ] {
         let bridge = Bridge::start(ringway!(), legs, "");
+        let mut witness = bridge.witness();
         for _ in 0..20 {
             let (mut client, mut server) = bridge.pair();
             warm_up(&mut client, &mut server);
@@ -67,9 +70,12 @@ fn a_servers_reset_amid_an_upload_is_no_clean_end_for_the_client() {
             if !refused.is_some_and(was_reset) {
                 expect_abort(legs, legs.0, &ending);
             }
+            // Else the proxy waits for the client to read its last words.
+            drop(client);
             let record = bridge.proxy.record_of(address);
             record.expect(&[("end", "reset"), ("ended_by", "upstream")]);
         }
+        bridge.settled(&mut witness);
     }
 }
 
@@ -78,6 +84,7 @@ fn a_servers_reset_amid_an_upload_is_no_clean_end_for_the_client() {
 fn a_server_that_answers_and_closes_amid_an_upload_is_heard() {
     let legs = (Leg::Tls13, Leg::Plain);
     let bridge = Bridge::start(ringway!(), legs, "");
+    let mut witness = bridge.witness();
     for _ in 0..10 {
         let (mut client, mut server) = bridge.pair();
         warm_up(&mut client, &mut server);
@@ -94,12 +101,14 @@ fn a_server_that_answers_and_closes_amid_an_upload_is_heard() {
         let (rest, ending) = client.receive_to_end();
         assert!(rest.is_empty() && ending != Ending::Silence, "{ending:?}");
     }
+    bridge.settled(&mut witness);
 }
 
 #[test]
 fn a_clients_reset_reaches_the_server_as_an_abort() {
     for legs in LEGS {
         let bridge = Bridge::start(ringway!(), legs, "");
+        let mut witness = bridge.witness();
         let (mut client, mut server) = bridge.pair();
         warm_up(&mut client, &mut server);
         let address = client.local();
@@ -111,7 +120,7 @@ fn a_clients_reset_reaches_the_server_as_an_abort() {
             ("phase", "relay"),
             ("ended_by", "downstream"),
         ]);
-        bridge.expect_service();
+        bridge.settled(&mut witness);
     }
 }
 
@@ -119,6 +128,7 @@ fn a_clients_reset_reaches_the_server_as_an_abort() {
 fn a_servers_reset_reaches_the_client_as_an_abort() {
     for legs in LEGS {
         let bridge = Bridge::start(ringway!(), legs, "");
+        let mut witness = bridge.witness();
         let (mut client, mut server) = bridge.pair();
         warm_up(&mut client, &mut server);
         server.reset();
@@ -129,7 +139,7 @@ fn a_servers_reset_reaches_the_client_as_an_abort() {
             ("phase", "relay"),
             ("ended_by", "upstream"),
         ]);
-        bridge.expect_service();
+        bridge.settled(&mut witness);
     }
 }
 
@@ -141,6 +151,7 @@ fn a_client_cut_off_without_close_notify_is_no_clean_end_for_the_server() {
         (Leg::Tls12, Leg::Plain),
     ] {
         let bridge = Bridge::start(ringway!(), legs, "");
+        let mut witness = bridge.witness();
         let (mut client, mut server) = bridge.pair();
         warm_up(&mut client, &mut server);
         client.cut().unwrap();
@@ -151,6 +162,7 @@ fn a_client_cut_off_without_close_notify_is_no_clean_end_for_the_server() {
             ("phase", "relay"),
             ("ended_by", "downstream"),
         ]);
+        bridge.settled(&mut witness);
     }
 }
 
@@ -162,6 +174,7 @@ fn a_server_cut_off_without_close_notify_is_no_clean_end_for_the_client() {
         (Leg::Plain, Leg::Tls12),
     ] {
         let bridge = Bridge::start(ringway!(), legs, "");
+        let mut witness = bridge.witness();
         let (mut client, mut server) = bridge.pair();
         warm_up(&mut client, &mut server);
         server.cut().unwrap();
@@ -172,6 +185,7 @@ fn a_server_cut_off_without_close_notify_is_no_clean_end_for_the_client() {
             ("phase", "relay"),
             ("ended_by", "upstream"),
         ]);
+        bridge.settled(&mut witness);
     }
 }
 
@@ -179,6 +193,7 @@ fn a_server_cut_off_without_close_notify_is_no_clean_end_for_the_client() {
 fn a_half_closed_connection_whose_other_half_is_cut_off_is_aborted() {
     let legs = (Leg::Tls13, Leg::Tls13);
     let bridge = Bridge::start(ringway!(), legs, "");
+    let mut witness = bridge.witness();
     let (mut client, mut server) = bridge.pair();
     warm_up(&mut client, &mut server);
     client.finish().unwrap();
@@ -189,6 +204,7 @@ fn a_half_closed_connection_whose_other_half_is_cut_off_is_aborted() {
     expect_abort(legs, legs.0, &ending);
     let record = bridge.record(&client);
     record.expect(&[("end", "truncated"), ("ended_by", "upstream")]);
+    bridge.settled(&mut witness);
 }
 
 #[test]
@@ -196,6 +212,7 @@ fn a_garbage_record_ends_the_connection_and_tells_both_sides() {
     for version in [Leg::Tls13, Leg::Tls12] {
         let legs = (version, Leg::Plain);
         let bridge = Bridge::start(ringway!(), legs, "");
+        let mut witness = bridge.witness();
         let (mut client, mut server) = bridge.pair();
         warm_up(&mut client, &mut server);
         client.send_raw(&GARBAGE_RECORD).unwrap();
@@ -211,6 +228,7 @@ fn a_garbage_record_ends_the_connection_and_tells_both_sides() {
             ("phase", "relay"),
             ("ended_by", "downstream"),
         ]);
+        bridge.settled(&mut witness);
     }
 }
 
@@ -219,6 +237,7 @@ fn a_garbage_record_of_a_client_that_does_not_read_ends_the_connection() {
     for upstream in [Leg::Plain, Leg::Tls13] {
         let legs = (Leg::Tls13, upstream);
         let bridge = Bridge::start(ringway!(), legs, "");
+        let mut witness = bridge.witness();
         let (mut client, mut server) = bridge.pair();
         warm_up(&mut client, &mut server);
         // The proxy's alert meets a full buffer.
@@ -227,7 +246,7 @@ fn a_garbage_record_of_a_client_that_does_not_read_ends_the_connection() {
         expect_abort(legs, legs.1, &server.expect_end());
         let record = bridge.record(&client);
         record.expect(&[("end", "protocol_error"), ("ended_by", "downstream")]);
-        bridge.expect_service();
+        bridge.settled(&mut witness);
     }
 }
 
@@ -236,6 +255,7 @@ fn a_garbage_record_of_a_server_that_does_not_read_ends_the_connection() {
     for downstream in [Leg::Plain, Leg::Tls13] {
         let legs = (downstream, Leg::Tls13);
         let bridge = Bridge::start(ringway!(), legs, "");
+        let mut witness = bridge.witness();
         let (mut client, mut server) = bridge.pair();
         warm_up(&mut client, &mut server);
         client.send_until_full().unwrap();
@@ -243,7 +263,7 @@ fn a_garbage_record_of_a_server_that_does_not_read_ends_the_connection() {
         expect_abort(legs, legs.0, &client.expect_end());
         let record = bridge.record(&client);
         record.expect(&[("end", "protocol_error"), ("ended_by", "upstream")]);
-        bridge.expect_service();
+        bridge.settled(&mut witness);
     }
 }
 
@@ -251,6 +271,7 @@ fn a_garbage_record_of_a_server_that_does_not_read_ends_the_connection() {
 fn a_reset_while_the_other_side_does_not_read_ends_the_connection() {
     for legs in LEGS {
         let bridge = Bridge::start(ringway!(), legs, "");
+        let mut witness = bridge.witness();
         let (mut client, server) = bridge.pair();
         client.send_until_full().unwrap();
         let address = client.local();
@@ -258,7 +279,7 @@ fn a_reset_while_the_other_side_does_not_read_ends_the_connection() {
         let record = bridge.proxy.record_of(address);
         record.expect(&[("end", "reset"), ("ended_by", "downstream")]);
         drop(server);
-        bridge.expect_service();
+        bridge.settled(&mut witness);
     }
 }
 
@@ -289,6 +310,7 @@ fn expect_client_fault(record: &Record, phase: &str) {
 #[test]
 fn a_fault_of_the_client_before_and_within_its_hello_is_logged_in_that_phase() {
     let bridge = Bridge::start(ringway!(), (Leg::Tls13, Leg::Plain), "");
+    let mut witness = bridge.witness();
     let config = ClientTls::trusting(&bridge.house.ca).config();
     let (_, hello) = hello_of(&config, "localhost");
     for fault in FAULTS {
@@ -300,13 +322,14 @@ fn a_fault_of_the_client_before_and_within_its_hello_is_logged_in_that_phase() {
             expect_client_fault(&bridge.proxy.record_of(address), "client_hello");
         }
     }
-    bridge.expect_service();
+    bridge.settled(&mut witness);
 }
 
 #[test]
 fn a_fault_of_the_client_within_the_handshake_is_logged_in_that_phase() {
     for leg in [Leg::Tls13, Leg::Tls12] {
         let bridge = Bridge::start(ringway!(), (leg, Leg::Plain), "");
+        let mut witness = bridge.witness();
         let config = ClientTls::trusting(&bridge.house.ca).config();
         let (_, hello) = hello_of(&config, "localhost");
         for fault in FAULTS {
@@ -321,6 +344,7 @@ fn a_fault_of_the_client_within_the_handshake_is_logged_in_that_phase() {
         }
         let counted = bridge.peer.accept_within(std::time::Duration::ZERO);
         assert!(counted.is_none(), "no server is asked before the handshake");
+        bridge.settled(&mut witness);
     }
 }
 
@@ -329,6 +353,7 @@ fn a_fault_of_the_server_within_its_handshake_is_logged_in_that_phase() {
     for downstream in [Leg::Plain, Leg::Tls13] {
         let legs = (downstream, Leg::Tls13);
         let bridge = Bridge::start(ringway!(), legs, "next_upstream_tries = 1");
+        let mut witness = bridge.witness();
         for (fault, reads_hello) in [
             (Fault::Fin, false),
             (Fault::Fin, true),
@@ -359,13 +384,14 @@ fn a_fault_of_the_server_within_its_handshake_is_logged_in_that_phase() {
                 "no reason in {record}"
             );
         }
-        bridge.expect_service();
+        bridge.settled(&mut witness);
     }
 }
 
 #[test]
 fn a_server_that_accepts_and_resets_at_once_never_looks_like_a_clean_end() {
     let bridge = Bridge::start(ringway!(), (Leg::Tls13, Leg::Plain), "");
+    let mut witness = bridge.witness();
     let mut client = bridge.client();
     bridge.peer.accept_raw().reset();
     let (bytes, ending) = client.receive_to_end();
@@ -374,6 +400,7 @@ fn a_server_that_accepts_and_resets_at_once_never_looks_like_a_clean_end() {
     let record = bridge.record(&client);
     // A reset may overtake the connect's own completion.
     record.expect_end(&["reset", "unreachable"], &["relay", "connect"]);
+    bridge.settled(&mut witness);
 }
 
 /// Nobody reads the client's socket meanwhile, and the server's part has most of a minute left.
@@ -382,6 +409,7 @@ fn a_clients_reset_while_the_server_shakes_hands_ends_the_connection() {
     for leg in [Leg::Plain, Leg::Tls12, Leg::Tls13] {
         let limits = "connect_timeout = \"50s\"";
         let bridge = Bridge::start(ringway!(), (leg, Leg::Tls13), limits);
+        let mut witness = bridge.witness();
         let mut client = bridge.client();
         client.send(b"too early to be read").unwrap();
         let address = client.local();
@@ -398,7 +426,7 @@ fn a_clients_reset_while_the_server_shakes_hands_ends_the_connection() {
             ending != Ending::Silence,
             "the server is let go, got {ending:?}"
         );
-        bridge.expect_service();
+        bridge.settled(&mut witness);
     }
 }
 
@@ -409,7 +437,7 @@ fn a_clients_reset_while_the_server_is_connected_ends_the_connection() {
         let nowhere = Blackhole::new();
         let toml = listener("front", "back", "connect_timeout = \"50s\"", &terminate)
             + &upstream("back", &[nowhere.address()], "");
-        let proxy = ringway!().start(&toml);
+        let (proxy, mut bystander) = Bystander::beside(ringway!(), &toml);
         let mut client = Link::connect(proxy.address("front")).unwrap();
         if !terminate.is_empty() {
             // Whose handshake ends with the proxy's word, so that the next phase has begun.
@@ -424,6 +452,7 @@ fn a_clients_reset_while_the_server_is_connected_ends_the_connection() {
             ("phase", "connect"),
             ("ended_by", "downstream"),
         ]);
+        bystander.settled(&proxy);
     }
 }
 
@@ -431,6 +460,7 @@ fn a_clients_reset_while_the_server_is_connected_ends_the_connection() {
 #[test]
 fn a_client_that_ends_its_stream_while_the_server_is_reached_is_served() {
     let bridge = Bridge::start(ringway!(), (Leg::Plain, Leg::Tls13), "");
+    let mut witness = bridge.witness();
     let mut client = bridge.client();
     let raw = bridge.peer.accept_raw();
     client.send(b"question").unwrap();
@@ -450,11 +480,13 @@ fn a_client_that_ends_its_stream_while_the_server_is_reached_is_served() {
     assert_eq!(client.receive_to_end(), (b"answer".to_vec(), Ending::Clean));
     let record = bridge.record(&client);
     record.expect(&[("end", "finished")]);
+    bridge.settled(&mut witness);
 }
 
 #[test]
 fn a_server_that_is_gone_is_a_refusal_in_the_connect_phase() {
     let bridge = Bridge::start(ringway!(), (Leg::Plain, Leg::Plain), "");
+    let mut witness = bridge.witness();
     let Bridge { proxy, peer, .. } = bridge;
     let address = peer.address().clone();
     drop(peer);
@@ -464,9 +496,12 @@ fn a_server_that_is_gone_is_a_refusal_in_the_connect_phase() {
     let record = proxy.record_of(client.local());
     record.expect_end(&["unreachable", "no_server"], &["connect"]);
     record.expect_reason(&["refused"]);
+    witness.is_alone(&proxy);
 
     let again = Peer::listen(&address, 16);
     let mut client = Link::connect(proxy.address("front")).unwrap();
     let mut server = again.accept();
     warm_up(&mut client, &mut server);
+    drop((client, server));
+    witness.is_alone(&proxy);
 }

@@ -15,33 +15,27 @@ use ringway_support::openssl::SClient;
 use ringway_support::pattern::Pattern;
 use ringway_support::peer::Service;
 use ringway_support::pki::{Leaf, tester};
-use ringway_support::process::OpenFiles;
 use ringway_support::tls::{ClientTls, ServerTls, TLS12, TLS13};
 use ringway_support::toml::{listener, upstream};
-use ringway_support::{Bridge, Credential, Ending, House, Leg, Link, Peer, Proxy, Record, ringway};
+use ringway_support::{
+    Bridge, Bystander, Credential, Ending, House, Leg, Link, Peer, Proxy, Record, Witness, ringway,
+};
 
 /// Where TLS is not yet agreed on, a refusal may be logged in either of these.
 const HELLO_PHASES: [&str; 2] = ["client_hello", "downstream_handshake"];
 
-/// A proxy that terminates TLS, one good connection through it, and what it had open then.
+/// A proxy that terminates TLS, and a good connection through it.
 struct Scene {
     bridge: Bridge,
-    witness: (Link, Link),
-    files: OpenFiles,
+    witness: Witness,
 }
 
 impl Scene {
     fn new(listener_keys: &str) -> Self {
         let legs = (Leg::Tls13, Leg::Plain);
         let bridge = Bridge::start(ringway!(), legs, listener_keys);
-        bridge.expect_service();
-        let witness = bridge.pair();
-        let files = bridge.proxy.open_files();
-        Self {
-            bridge,
-            witness,
-            files,
-        }
+        let witness = bridge.witness();
+        Self { bridge, witness }
     }
 
     fn connect(&self) -> Link {
@@ -66,20 +60,17 @@ impl Scene {
             "no end in bounded time: {ending:?} after {:?}",
             start.elapsed()
         );
-        let record = self.bridge.record(&link);
-        (answer, ending, record)
+        let address = link.local();
+        // Else the proxy waits for the client to read its last words.
+        drop(link);
+        (answer, ending, self.bridge.proxy.record_of(address))
     }
 
-    /// After all: no server was asked, nothing leaked, and other connections go on.
+    /// After all: no server was asked, nothing is left, and other connections go on.
     fn close(mut self) {
         let stray = self.bridge.peer.accept_within(Duration::ZERO);
         assert!(stray.is_none(), "a refused client reached the server");
-        self.bridge.proxy.wait_no_more_files(self.files, 2 * 2 * 64);
-        let (client, server) = &mut self.witness;
-        client.send(b"still here").unwrap();
-        assert_eq!(server.receive(10), b"still here");
-        self.bridge.expect_service();
-        self.bridge.proxy.expect_alive();
+        self.bridge.settled(&mut self.witness);
     }
 }
 
@@ -297,7 +288,7 @@ fn bad_hellos_to_a_listener_that_routes_by_sni_are_refused_as_well() {
          [[listener.route]]\nsni = \"app.example\"\nupstream = \"back\"\n{}",
         upstream("back", &[echo.address()], "")
     );
-    let proxy = ringway!().start(&toml);
+    let (proxy, mut bystander) = Bystander::beside(ringway!(), &toml);
     let config = ClientTls::trusting(&house.ca).config();
     let (_, unknown) = hello_of(&config, "other.example");
     let (_, known) = hello_of(&config, "app.example");
@@ -328,15 +319,17 @@ fn bad_hellos_to_a_listener_that_routes_by_sni_are_refused_as_well() {
             "{what}: expected one of {causes:?} in {record}"
         );
         assert_eq!(echo.counts().accepted(), 0, "{what} reached the server");
+        bystander.settled(&proxy);
     }
 }
 
 /// A listener that requires clients of the house's CA, with these lines more.
-fn guarded(house: &House, lines: &str) -> (Proxy, Service) {
+fn guarded(house: &House, lines: &str) -> (Proxy, Bystander, Service) {
     let echo = Peer::plain().echo();
     let tls = house.terminate_verified("required") + lines;
     let toml = listener("front", "back", "", &tls) + &upstream("back", &[echo.address()], "");
-    (ringway!().start(&toml), echo)
+    let (proxy, bystander) = Bystander::beside(ringway!(), &toml);
+    (proxy, bystander, echo)
 }
 
 /// A client that must not get in; `words` must be among the reasons.
@@ -346,7 +339,7 @@ fn expect_client_refused(
     identity: Option<&Credential>,
     (end, words): (&str, &[&str]),
 ) {
-    let (proxy, echo) = guarded(house, lines);
+    let (proxy, mut bystander, echo) = guarded(house, lines);
     for version in [TLS12, TLS13] {
         let mut tls = ClientTls::trusting(&house.ca).version(version);
         if let Some(identity) = identity {
@@ -372,6 +365,7 @@ fn expect_client_refused(
             ("ended_by", "downstream"),
         ]);
         record.expect_reason(words).expect_alert(&told);
+        bystander.settled(&proxy);
     }
     assert_eq!(
         echo.counts().accepted(),
@@ -460,7 +454,7 @@ fn openssl_clients_are_refused_with_the_alert_that_fits() {
     let house = House::new();
     let revoked = house.ca.issue(&tester());
     let line = format!("crl = \"{}\"\n", house.ca.crl(&[&revoked]).display());
-    let (proxy, echo) = guarded(&house, &line);
+    let (proxy, mut bystander, echo) = guarded(&house, &line);
     let expired = house.ca.issue(&tester().expired());
     let stranger = House::new().client;
     for (identity, alert) in [
@@ -475,6 +469,7 @@ fn openssl_clients_are_refused_with_the_alert_that_fits() {
             None => client,
         };
         client.fail().expect(&format!("alert {alert}"));
+        bystander.settled(&proxy);
     }
     assert_eq!(echo.counts().accepted(), 0);
 }
@@ -492,7 +487,7 @@ fn expect_server_refused(house: &House, lines: &str, shown: &Credential, words: 
             let originate = house.originate("back") + lines;
             let toml = listener("front", "back", "next_upstream_tries = 1", &terminate)
                 + &upstream("back", &[peer.address()], &originate);
-            let proxy = ringway!().start(&toml);
+            let (proxy, mut bystander) = Bystander::beside(ringway!(), &toml);
             let mut client = Link::connect(proxy.address("front")).unwrap();
             if downstream_tls {
                 let config = ClientTls::trusting(&house.ca).config();
@@ -517,6 +512,7 @@ fn expect_server_refused(house: &House, lines: &str, shown: &Credential, words: 
             record.expect_reason(words).expect_alert(&told);
             record.expect(&[("upstream_sni", "backend.internal")]);
             assert_eq!(record.count("tries"), 1, "{record}");
+            bystander.settled(&proxy);
         }
     }
 }
@@ -588,7 +584,7 @@ fn a_server_that_refuses_our_certificate_is_logged_with_its_alert() {
     let originate = house.originate("back") + &house.client.toml();
     let toml = listener("front", "back", "next_upstream_tries = 1", "")
         + &upstream("back", &[peer.address()], &originate);
-    let proxy = ringway!().start(&toml);
+    let (proxy, mut bystander) = Bystander::beside(ringway!(), &toml);
     let mut client = Link::connect(proxy.address("front")).unwrap();
     assert!(peer.secure(peer.accept_raw()).is_err());
     let (_, ending) = client.receive_to_end();
@@ -596,4 +592,5 @@ fn a_server_that_refuses_our_certificate_is_logged_with_its_alert() {
     let record = proxy.record_of(client.local());
     record.expect_end(&["alert", "no_server"], &["upstream_handshake"]);
     record.expect_reason(&["alert", "unknown", "certificate"]);
+    bystander.settled(&proxy);
 }

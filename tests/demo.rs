@@ -12,8 +12,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use ringway_support::sys;
 use ringway_support::wait::within;
+use ringway_support::{openssl, sys};
 use tempfile::TempDir;
 
 /// Three phases of about two seconds, in a build without optimisation, beside other tests.
@@ -136,18 +136,65 @@ fn once_it_shows_full_and_resumed_handshakes_and_verified_bytes_and_leaves_nothi
     assert!(progress.contains("s  bulk: "), "{progress}");
 }
 
+/// The commands that the demo prints to try by hand, each as it stands there.
+fn printed_commands(stdout: &str) -> Vec<String> {
+    let (_, rest) = stdout.split_once("To try by hand").unwrap();
+    let (_, rest) = rest.split_once("\n\n").unwrap();
+    let (commands, _) = rest.split_once("\nThe demo stays up").unwrap();
+    let commands = commands.split("\n\n").map(|command| {
+        let lines = command.lines().filter(|line| !line.starts_with('#'));
+        lines.collect::<Vec<_>>().join("\n")
+    });
+    commands.collect()
+}
+
+/// As a reader of the demo's words would run it, with ringway on the path.
+fn in_shell(command: &str) -> Command {
+    let directory = Path::new(env!("CARGO_BIN_EXE_ringway")).parent().unwrap();
+    let path = format!("{}:{}", directory.display(), std::env::var("PATH").unwrap());
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(command).env("PATH", path);
+    shell
+}
+
+fn expect_answer(command: &str) -> String {
+    let output = in_shell(command).stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{command}\n{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// That the s_client of `command` verifies whom it speaks with, and has back what it says.
+fn expect_echo(command: &str) {
+    let said = openssl::talk(in_shell(command), "nobody knows this line", "nobody knows");
+    said.expect("Verify return code: 0 (ok)");
+    assert!(said.success, "{command}\n{}", said.text);
+}
+
 #[test]
-fn it_stays_up_for_the_printed_curl_command_until_sigterm_ends_it() {
+fn it_stays_up_for_the_printed_commands_until_sigterm_ends_it() {
     let mut demo = Demo::start(&[], |_| {});
     demo.wait_text("stdout", "stays up until Ctrl-C");
-    let stdout = demo.text("stdout");
-    let curl = stdout.lines().find(|line| line.starts_with("curl "));
-    let curl = curl.unwrap_or_else(|| panic!("no curl command in: {stdout}"));
-    let output = Command::new("sh").arg("-c").arg(curl).output().unwrap();
-    let body = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{output:?}{}", demo.story());
+    let commands = printed_commands(&demo.text("stdout"));
+    let [curl, through, refused, accepted, tail, explain] = commands.as_slice() else {
+        panic!("six commands are known, the demo prints {commands:#?}");
+    };
+
+    let body = expect_answer(curl);
     assert!(body.starts_with("Hello from upstream server "), "{body}");
     assert!(body.contains("CN=the proxy of ringway demo"), "{body}");
+    expect_echo(through);
+    let said = openssl::fail(in_shell(refused));
+    said.expect("alert certificate required");
+    assert!(!said.success, "{}", said.text);
+    expect_echo(accepted);
+    let line = expect_answer(tail);
+    assert!(
+        line.starts_with('{') && line.contains("\"end\":\"finished\""),
+        "{line}"
+    );
+    let explained = expect_answer(explain);
+    assert!(explained.contains("max_connections"), "{explained}");
+
     demo.signal(15);
     demo.expect_end(0);
     let stderr = demo.text("stderr");

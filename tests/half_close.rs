@@ -48,13 +48,16 @@ fn expect_finished(bridge: &Bridge, client: &Link, up: usize, down: usize) {
 
 fn each_side_first(legs: Legs) {
     let bridge = Bridge::start(ringway!(), legs, "");
+    let mut witness = bridge.witness();
     let (mut client, mut server) = bridge.pair();
     close_in_order(legs, &mut client, &mut server);
     expect_finished(&bridge, &client, 11, LATE_BYTES);
+    bridge.settled(&mut witness);
 
     let (mut client, mut server) = bridge.pair();
     close_in_order(legs, &mut server, &mut client);
     expect_finished(&bridge, &client, LATE_BYTES, 11);
+    bridge.settled(&mut witness);
 }
 
 #[test]
@@ -85,12 +88,14 @@ fn tls_to_tls_either_side_closes_first_and_the_other_goes_on() {
 fn a_connection_without_a_byte_ends_cleanly_on_every_pair_of_legs() {
     for legs in ringway_support::bridge::LEGS {
         let bridge = Bridge::start(ringway!(), legs, "");
+        let mut witness = bridge.witness();
         let (mut client, mut server) = bridge.pair();
         client.finish().unwrap();
         assert_eq!(server.expect_end(), Ending::Clean, "{legs:?}");
         server.finish().unwrap();
         assert_eq!(client.expect_end(), Ending::Clean, "{legs:?}");
         expect_finished(&bridge, &client, 0, 0);
+        bridge.settled(&mut witness);
     }
 }
 
@@ -98,6 +103,7 @@ fn a_connection_without_a_byte_ends_cleanly_on_every_pair_of_legs() {
 fn both_sides_closing_at_once_lose_nothing() {
     for legs in ringway_support::bridge::LEGS {
         let bridge = Bridge::start(ringway!(), legs, "");
+        let mut witness = bridge.witness();
         for _ in 0..10 {
             let (mut client, mut server) = bridge.pair();
             client.send(b"up").unwrap();
@@ -109,6 +115,7 @@ fn both_sides_closing_at_once_lose_nothing() {
             assert_eq!(down, (b"down".to_vec(), Ending::Clean), "{legs:?}");
             expect_finished(&bridge, &client, 2, 4);
         }
+        bridge.settled(&mut witness);
     }
 }
 
@@ -116,6 +123,7 @@ fn both_sides_closing_at_once_lose_nothing() {
 fn a_client_that_sends_and_closes_before_the_server_is_connected_is_served() {
     for upstream in [Leg::Plain, Leg::Tls13] {
         let bridge = Bridge::start(ringway!(), (Leg::Plain, upstream), "");
+        let mut witness = bridge.witness();
         let mut client = bridge.client();
         client.send(b"question").unwrap();
         client.finish().unwrap();
@@ -126,5 +134,6 @@ fn a_client_that_sends_and_closes_before_the_server_is_connected_is_served() {
         server.finish().unwrap();
         let answer = client.receive_to_end();
         assert_eq!(answer, (b"answer".to_vec(), Ending::Clean));
+        bridge.settled(&mut witness);
     }
 }

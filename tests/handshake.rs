@@ -7,17 +7,24 @@
     reason = "a panic in a test is a failed test"
 )]
 
+use std::io::{ErrorKind, Write as _};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
+use ringway_support::link::client_connection;
 use ringway_support::openssl::SClient;
 use ringway_support::peer::Service;
 use ringway_support::pki::{Leaf, tester};
 use ringway_support::tls::{ClientTls, ServerTls, TLS12, TLS13};
 use ringway_support::toml::{front_to_back, listener, upstream};
-use ringway_support::{Authority, Credential, Ending, House, Link, Peer, Proxy, Record, ringway};
-use rustls::CipherSuite;
+use ringway_support::{
+    Authority, Bridge, Credential, DEADLINE, Ending, House, Leg, Link, Peer, Proxy, Record,
+    ringway, until,
+};
 use rustls::crypto::SupportedKxGroup;
 use rustls::crypto::aws_lc_rs::kx_group;
+use rustls::{CipherSuite, ClientConfig, ClientConnection, Connection};
 
 /// A proxy that terminates with these lines of `[listener.tls]`, in front of an echo.
 fn terminating(house: &House, tls: &str) -> (Proxy, Service) {
@@ -564,6 +571,41 @@ fn the_servers_name_is_sent_as_sni_and_checked() {
 }
 
 #[test]
+fn the_systems_cas_decide_which_server_is_trusted() {
+    let (house, stranger) = (House::new(), House::new());
+    // Without the key it is the system as well.
+    for key in ["trusted_certificate = \"system\"\n", ""] {
+        let echo = Peer::tls(ServerTls::with(&house.backend).config()).echo();
+        let tls = format!("[upstream.back.tls]\n{key}server_name = \"backend.internal\"\n");
+        let toml = listener("front", "back", "", "") + &upstream("back", &[echo.address()], &tls);
+        let visit = |system: &Authority| {
+            let ringway = ringway!().environment("SSL_CERT_FILE", system.file());
+            let proxy = ringway.start(&toml);
+            let mut link = Link::connect(proxy.address("front")).unwrap();
+            // Early, so that it lies ready for a server that is wrongly trusted.
+            link.send(b"hello").unwrap();
+            link.cut().unwrap();
+            let (echoed, _) = link.receive_to_end();
+            (echoed, proxy.record_of(link.local()))
+        };
+
+        let (echoed, record) = visit(&house.ca);
+        assert_eq!(echoed, b"hello", "{record}");
+        record.expect(&[("end", "finished")]);
+        assert!(record.flag("server_verified"), "{record}");
+
+        let (echoed, record) = visit(&stranger.ca);
+        assert_eq!(echoed, b"", "{record}");
+        record.expect_end(
+            &["certificate_refused", "no_server"],
+            &["upstream_handshake"],
+        );
+        record.expect_reason(&["issuer"]);
+        assert_eq!(echo.counts().full(), 1, "a refused server was not let go");
+    }
+}
+
+#[test]
 fn verify_off_takes_any_server_and_the_log_says_so() {
     let house = House::new();
     let stranger = House::new();
@@ -665,4 +707,77 @@ fn the_client_sees_the_whole_chain_and_no_more() {
     let config = ClientTls::trusting(&house.ca).config();
     let link = Link::connect_tls(proxy.address("front"), &config, "localhost").unwrap();
     assert_eq!(link.tls().peer_certificates().unwrap(), deep.chain);
+}
+
+fn tickets(link: &Link) -> u32 {
+    match link.tls() {
+        Connection::Client(client) => client.tls13_tickets_received(),
+        Connection::Server(_) => 0,
+    }
+}
+
+fn expect_ticket(client: &mut Link) {
+    client.limit(Duration::from_millis(100)).unwrap();
+    until("a ticket", || {
+        let nothing = client.receive_some(&mut [0; 1]).unwrap_err();
+        assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+        (tickets(client) > 0).then_some(())
+    });
+}
+
+/// They travel with the server's answer, but do not wait for one that does not come.
+#[test]
+fn tickets_reach_a_client_whose_server_is_silent() {
+    let bridge = Bridge::start(ringway!(), (Leg::Tls13, Leg::Plain), "");
+    let (mut silent, _server) = bridge.pair();
+    expect_ticket(&mut silent);
+    let (mut asking, mut server) = bridge.pair();
+    asking.send(b"question").unwrap();
+    assert_eq!(server.receive(8), b"question");
+    expect_ticket(&mut asking);
+    server.finish().unwrap();
+    let _ = asking.limit(DEADLINE);
+    assert_eq!(asking.expect_end(), Ending::Clean);
+}
+
+#[test]
+fn tickets_come_with_close_notify_where_nothing_else_comes() {
+    let bridge = Bridge::start(ringway!(), (Leg::Tls13, Leg::Plain), "");
+    let mut client = Link::connect(bridge.proxy.address("front")).unwrap();
+    let config = ClientTls::trusting(&bridge.house.ca).config();
+    client.use_tls(asking_at_once(&config).into());
+    client.handshake().unwrap();
+    let mut server = bridge.peer.accept();
+    assert_eq!(server.receive(QUESTION.len()), QUESTION);
+    server.finish().unwrap();
+    assert_eq!(client.receive_to_end(), (Vec::new(), Ending::Clean));
+    assert!(tickets(&client) > 0);
+}
+
+const QUESTION: &[u8] = &[b'?'; 100];
+
+/// A client that sends its question in one flight with its Finished.
+fn asking_at_once(config: &Arc<ClientConfig>) -> ClientConnection {
+    let mut tls = client_connection(config, "localhost");
+    tls.writer().write_all(QUESTION).unwrap();
+    tls
+}
+
+/// The end of each handshake goes with the first data: a hello to the server, a flight to the
+/// client, Finished with the question, tickets with the answer.
+#[test]
+fn a_question_and_its_answer_take_four_sends_with_tls_on_both_legs() {
+    let sends = "write,writev,sendto,sendmsg";
+    let bridge = Bridge::start(ringway!().traced(sends), (Leg::Tls13, Leg::Tls13), "");
+    let calls = || bridge.proxy.while_stopped(|| bridge.proxy.traced_calls());
+    let before = calls().len();
+    let mut client = Link::connect(bridge.proxy.address("front")).unwrap();
+    let config = ClientTls::trusting(&bridge.house.ca).config();
+    client.use_tls(asking_at_once(&config).into());
+    client.handshake().unwrap();
+    let mut server = bridge.peer.accept();
+    assert_eq!(server.receive(QUESTION.len()), QUESTION);
+    server.send(&[b'!'; 100]).unwrap();
+    assert_eq!(client.receive(100), [b'!'; 100]);
+    assert_eq!(calls().len() - before, 4, "{:?}", calls());
 }

@@ -88,6 +88,7 @@ fn openssl_resumes_what_another_core_issued() {
     let toml = listener("front", "back", "", &house.terminate())
         + &upstream("back", &[backend.address()], &house.originate("back"));
     let proxy = ringway!().start(&toml);
+    let mut visits = 0;
     for version in ["-tls1_2", "-tls1_3"] {
         let session = tempfile::NamedTempFile::new().unwrap();
         let client = || {
@@ -97,15 +98,22 @@ fn openssl_resumes_what_another_core_issued() {
         };
         let first = client().arg("-sess_out").arg(session.path());
         first.talk("hello", "olleh").expect("New, ");
-        let mut cores = Vec::new();
-        for _ in 0..8 {
+        let issuer = last_record(&proxy, &mut visits).count("core");
+        let crossed = (0..TRIES).any(|_| {
             let again = client().arg("-sess_in").arg(session.path());
             again.talk("hello", "olleh").expect("Reused, ");
-            let records = proxy.records();
-            cores.extend(records.last().map(|record| record.count("core")));
-        }
-        assert!(!cores.is_empty(), "{version}: no record of s_client");
+            let record = last_record(&proxy, &mut visits);
+            assert!(record.flag("downstream_resumed"), "{version}: {record}");
+            record.count("core") != issuer
+        });
+        assert!(crossed, "{version}: {TRIES} visits all met core {issuer}");
     }
+}
+
+/// The record of the visit that has just ended; `visits` counts those before it.
+fn last_record(proxy: &Proxy, visits: &mut usize) -> Record {
+    *visits += 1;
+    proxy.wait_records(*visits).swap_remove(*visits - 1)
 }
 
 #[test]

@@ -15,7 +15,7 @@ use ringway_support::peer::Blackhole;
 use ringway_support::tls::ClientTls;
 use ringway_support::toml::{front_to_back, listener, upstream};
 use ringway_support::wait::pause;
-use ringway_support::{Bridge, Ending, Leg, Link, Peer, ringway, until};
+use ringway_support::{Bridge, Bystander, Ending, Leg, Link, Peer, ringway, until};
 
 /// Not sooner than the limit, and not much later: timers may be coarse, the machine busy.
 fn expect_about(limit: Duration, since: Instant) {
@@ -30,6 +30,7 @@ fn expect_about(limit: Duration, since: Instant) {
 fn a_silent_client_is_let_go_after_the_client_hello_timeout() {
     let legs = (Leg::Tls13, Leg::Plain);
     let bridge = Bridge::start(ringway!(), legs, "client_hello_timeout = \"400ms\"");
+    let mut witness = bridge.witness();
     let config = ClientTls::trusting(&bridge.house.ca).config();
     let (_, hello) = hello_of(&config, "localhost");
     for part in [0, hello.len() / 2] {
@@ -42,13 +43,14 @@ fn a_silent_client_is_let_go_after_the_client_hello_timeout() {
         let record = bridge.record(&link);
         record.expect(&[("end", "timeout"), ("phase", "client_hello")]);
     }
-    bridge.expect_service();
+    bridge.settled(&mut witness);
 }
 
 #[test]
 fn dripping_a_hello_does_not_stretch_the_client_hello_timeout() {
     let legs = (Leg::Tls13, Leg::Plain);
     let bridge = Bridge::start(ringway!(), legs, "client_hello_timeout = \"600ms\"");
+    let mut witness = bridge.witness();
     let config = ClientTls::trusting(&bridge.house.ca).config();
     let (_, hello) = hello_of(&config, "localhost");
     let start = Instant::now();
@@ -63,6 +65,7 @@ fn dripping_a_hello_does_not_stretch_the_client_hello_timeout() {
     assert!(start.elapsed() < Duration::from_secs(5));
     record.expect(&[("end", "timeout"), ("phase", "client_hello")]);
     assert!(record.number("total_ms") < 1900.0, "{record}");
+    bridge.settled(&mut witness);
 }
 
 #[test]
@@ -73,6 +76,7 @@ fn a_client_that_stalls_in_the_handshake_is_let_go_after_the_handshake_timeout()
             (leg, Leg::Plain),
             "handshake_timeout = \"400ms\"",
         );
+        let mut witness = bridge.witness();
         let config = ClientTls::trusting(&bridge.house.ca).config();
         let (_, hello) = hello_of(&config, "localhost");
         let start = Instant::now();
@@ -84,7 +88,7 @@ fn a_client_that_stalls_in_the_handshake_is_let_go_after_the_handshake_timeout()
         expect_about(Duration::from_millis(400), start);
         let record = bridge.record(&link);
         record.expect(&[("end", "timeout"), ("phase", "downstream_handshake")]);
-        bridge.expect_service();
+        bridge.settled(&mut witness);
     }
 }
 
@@ -92,7 +96,8 @@ fn a_client_that_stalls_in_the_handshake_is_let_go_after_the_handshake_timeout()
 fn a_server_that_cannot_be_reached_costs_the_connect_timeout() {
     let hole = Blackhole::new();
     let keys = "connect_timeout = \"500ms\"\nnext_upstream_tries = 1";
-    let proxy = ringway!().start(&front_to_back(keys, "", hole.address()));
+    let toml = front_to_back(keys, "", hole.address());
+    let (proxy, mut bystander) = Bystander::beside(ringway!(), &toml);
     let start = Instant::now();
     let mut client = Link::connect(proxy.address("front")).unwrap();
     let (bytes, ending) = client.receive_to_end();
@@ -101,6 +106,7 @@ fn a_server_that_cannot_be_reached_costs_the_connect_timeout() {
     let record = proxy.record_of(client.local());
     record.expect_end(&["timeout", "no_server"], &["connect"]);
     record.expect_reason(&["timeout", "timed out", "time", "connect_timeout"]);
+    bystander.settled(&proxy);
 }
 
 #[test]
@@ -108,6 +114,7 @@ fn a_server_that_accepts_and_says_nothing_costs_the_connect_timeout() {
     let keys = "connect_timeout = \"500ms\"\nnext_upstream_tries = 1";
     for downstream in [Leg::Plain, Leg::Tls13] {
         let bridge = Bridge::start(ringway!(), (downstream, Leg::Tls13), keys);
+        let mut witness = bridge.witness();
         let start = Instant::now();
         let mut client = bridge.client();
         let mut server = bridge.peer.accept_raw();
@@ -119,7 +126,7 @@ fn a_server_that_accepts_and_says_nothing_costs_the_connect_timeout() {
         record.expect_reason(&["timeout", "timed out", "time", "connect_timeout"]);
         let (_, ending) = server.receive_to_end();
         assert_ne!(ending, Ending::Silence, "the server is let go");
-        bridge.expect_service();
+        bridge.settled(&mut witness);
     }
 }
 
@@ -127,6 +134,7 @@ fn a_server_that_accepts_and_says_nothing_costs_the_connect_timeout() {
 fn an_idle_connection_ends_on_both_sides_after_the_idle_timeout() {
     for legs in LEGS {
         let bridge = Bridge::start(ringway!(), legs, "idle_timeout = \"500ms\"");
+        let mut witness = bridge.witness();
         let (mut client, mut server) = bridge.pair();
         let start = Instant::now();
         client.send(b"up").unwrap();
@@ -138,6 +146,7 @@ fn an_idle_connection_ends_on_both_sides_after_the_idle_timeout() {
         assert_ne!(ending, Ending::Silence, "{legs:?}: the server is let go");
         let record = bridge.record(&client);
         record.expect(&[("end", "timeout"), ("phase", "relay")]);
+        bridge.settled(&mut witness);
     }
 }
 
@@ -145,6 +154,7 @@ fn an_idle_connection_ends_on_both_sides_after_the_idle_timeout() {
 fn traffic_in_one_direction_alone_keeps_a_connection() {
     for legs in LEGS {
         let bridge = Bridge::start(ringway!(), legs, "idle_timeout = \"800ms\"");
+        let mut witness = bridge.witness();
         let (mut client, mut server) = bridge.pair();
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(2400) {
@@ -154,6 +164,8 @@ fn traffic_in_one_direction_alone_keeps_a_connection() {
         }
         client.send(b"up").unwrap();
         assert_eq!(server.receive(2), b"up", "{legs:?}");
+        drop((client, server));
+        bridge.settled(&mut witness);
     }
 }
 
@@ -161,11 +173,13 @@ fn traffic_in_one_direction_alone_keeps_a_connection() {
 fn a_half_closed_connection_is_not_kept_beyond_the_idle_timeout() {
     for legs in LEGS {
         let bridge = Bridge::start(ringway!(), legs, "idle_timeout = \"500ms\"");
+        let mut witness = bridge.witness();
         let (mut client, mut server) = bridge.pair();
         client.finish().unwrap();
         assert_eq!(server.expect_end(), Ending::Clean);
         let record = bridge.record(&client);
         record.expect(&[("end", "timeout"), ("phase", "relay")]);
+        bridge.settled(&mut witness);
     }
 }
 
@@ -173,6 +187,7 @@ fn a_half_closed_connection_is_not_kept_beyond_the_idle_timeout() {
 fn a_side_that_never_reads_ends_by_the_idle_timeout() {
     for legs in LEGS {
         let bridge = Bridge::start(ringway!(), legs, "idle_timeout = \"1500ms\"");
+        let mut witness = bridge.witness();
         let (mut client, server) = bridge.pair();
         // Fails when the limit is over before our own buffers are full.
         let _ = client.send_until_full();
@@ -180,6 +195,7 @@ fn a_side_that_never_reads_ends_by_the_idle_timeout() {
         record.expect(&[("end", "timeout"), ("phase", "relay")]);
         assert!(record.count("bytes_up") > 0, "{record}");
         drop(server);
+        bridge.settled(&mut witness);
     }
 }
 
@@ -187,6 +203,7 @@ fn a_side_that_never_reads_ends_by_the_idle_timeout() {
 fn a_slow_reader_is_not_idle() {
     let legs = (Leg::Tls13, Leg::Plain);
     let bridge = Bridge::start(ringway!(), legs, "idle_timeout = \"1500ms\"");
+    let mut witness = bridge.witness();
     let (mut client, mut server) = bridge.pair();
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(4) {
@@ -196,6 +213,8 @@ fn a_slow_reader_is_not_idle() {
         let _ = server.receive(3 * 1024 * 1024);
         pause(Duration::from_millis(100));
     }
+    drop((client, server));
+    bridge.settled(&mut witness);
 }
 
 /// Lines of /proc/net/tcp for established connections to `port`, with a keepalive timer or not

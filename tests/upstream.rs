@@ -14,7 +14,7 @@ use ringway_support::peer::{ClosedPort, Service};
 use ringway_support::pki::Leaf;
 use ringway_support::tls::{ClientTls, ServerTls};
 use ringway_support::toml::{front_to_back, listener, upstream};
-use ringway_support::{Ending, House, Link, Peer, Proxy, Record, ringway};
+use ringway_support::{Bridge, Bystander, Ending, House, Link, Peer, Proxy, Record, ringway};
 
 fn visit(proxy: &Proxy) -> Record {
     let mut link = Link::connect(proxy.address("front")).unwrap();
@@ -41,7 +41,7 @@ fn one_core_gives_each_server_its_turn() {
     let servers = echoes(3);
     let addresses: Vec<_> = servers.iter().map(Service::address).collect();
     let toml = listener("front", "back", "", "") + &upstream("back", &addresses, "");
-    let proxy = ringway!().workers(1).start(&toml);
+    let (proxy, mut bystander) = Bystander::beside(ringway!().workers(1), &toml);
     let mut logged: BTreeMap<String, u64> = BTreeMap::new();
     for _ in 0..30 {
         let record = visit(&proxy);
@@ -54,6 +54,7 @@ fn one_core_gives_each_server_its_turn() {
         assert_eq!(server.counts().accepted(), 10, "connections of {address}");
         assert_eq!(logged.get(&address), Some(&10), "records of {address}");
     }
+    bystander.settled(&proxy);
 }
 
 #[test]
@@ -61,7 +62,7 @@ fn two_cores_together_share_the_connections_evenly() {
     let servers = echoes(3);
     let addresses: Vec<_> = servers.iter().map(Service::address).collect();
     let toml = listener("front", "back", "", "") + &upstream("back", &addresses, "");
-    let proxy = ringway!().workers(2).start(&toml);
+    let (proxy, mut bystander) = Bystander::beside(ringway!().workers(2), &toml);
     for _ in 0..60 {
         let _ = visit(&proxy);
     }
@@ -74,6 +75,7 @@ fn two_cores_together_share_the_connections_evenly() {
             server.address()
         );
     }
+    bystander.settled(&proxy);
 }
 
 #[test]
@@ -87,12 +89,13 @@ fn a_weight_is_a_share_of_the_connections() {
             servers[1].address(),
             servers[2].address()
         );
-    let proxy = ringway!().workers(1).start(&toml);
+    let (proxy, mut bystander) = Bystander::beside(ringway!().workers(1), &toml);
     for _ in 0..40 {
         let _ = visit(&proxy);
     }
     let accepted: Vec<_> = servers.iter().map(|s| s.counts().accepted()).collect();
     assert_eq!(accepted, [20, 10, 10]);
+    bystander.settled(&proxy);
 }
 
 #[test]
@@ -101,7 +104,7 @@ fn a_server_that_refuses_is_passed_over_and_named_in_the_log() {
     let echo = Peer::plain().echo();
     let toml = listener("front", "back", "", "")
         + &upstream("back", &[&closed.address(), echo.address()], "");
-    let proxy = ringway!().workers(1).start(&toml);
+    let (proxy, mut bystander) = Bystander::beside(ringway!().workers(1), &toml);
     let mut passed_over = 0;
     for _ in 0..6 {
         let record = visit(&proxy);
@@ -117,6 +120,7 @@ fn a_server_that_refuses_is_passed_over_and_named_in_the_log() {
     }
     assert_eq!(echo.counts().accepted(), 6);
     assert!(passed_over >= 1, "the refusing server had no turn");
+    bystander.settled(&proxy);
 }
 
 #[test]
@@ -132,7 +136,7 @@ fn a_server_whose_handshake_fails_is_passed_over() {
     let servers = [plain.address(), unnamed.address(), good.address()];
     let toml = listener("front", "back", "next_upstream_tries = 3", "")
         + &upstream("back", &servers, &house.originate("back"));
-    let proxy = ringway!().workers(1).start(&toml);
+    let (proxy, mut bystander) = Bystander::beside(ringway!().workers(1), &toml);
     let mut tries = Vec::new();
     for _ in 0..6 {
         let record = visit(&proxy);
@@ -145,6 +149,7 @@ fn a_server_whose_handshake_fails_is_passed_over() {
         "the failing servers had no turn: {tries:?}"
     );
     assert_eq!(unnamed.counts().full(), 0, "a wrong name is no handshake");
+    bystander.settled(&proxy);
 }
 
 #[test]
@@ -155,11 +160,12 @@ fn next_upstream_tries_bounds_the_servers_tried() {
     for (tries, expected) in [(1, 1), (2, 2), (3, 3), (9, 3)] {
         let keys = format!("next_upstream_tries = {tries}");
         let toml = listener("front", "back", &keys, "") + &upstream("back", &servers, "");
-        let proxy = ringway!().start(&toml);
+        let (proxy, mut bystander) = Bystander::beside(ringway!(), &toml);
         let record = fail(&proxy);
         assert_eq!(record.count("tries"), expected, "{record}");
         record.expect_end(&["unreachable", "no_server"], &["connect"]);
         record.expect_reason(&["refused"]);
+        bystander.settled(&proxy);
     }
 }
 
@@ -167,19 +173,23 @@ fn next_upstream_tries_bounds_the_servers_tried() {
 fn a_server_may_be_a_unix_socket() {
     let directory = tempfile::tempdir().unwrap();
     let echo = Peer::unix(&directory.path().join("app.sock")).echo();
-    let proxy = ringway!().start(&front_to_back("", "", echo.address()));
+    let (proxy, mut bystander) =
+        Bystander::beside(ringway!(), &front_to_back("", "", echo.address()));
     let record = visit(&proxy);
     let address = echo.address().to_string();
     record.expect(&[("server", &address), ("server_address", &address)]);
+    bystander.settled(&proxy);
 }
 
 #[test]
 fn a_missing_unix_socket_is_a_server_that_cannot_be_reached() {
     let directory = tempfile::tempdir().unwrap();
     let gone = format!("unix:{}/gone.sock", directory.path().display());
-    let proxy = ringway!().start(&front_to_back("", "", &gone.parse().unwrap()));
+    let (proxy, mut bystander) =
+        Bystander::beside(ringway!(), &front_to_back("", "", &gone.parse().unwrap()));
     let record = fail(&proxy);
     record.expect_end(&["unreachable", "no_server"], &["connect"]);
+    bystander.settled(&proxy);
 }
 
 #[test]
@@ -199,7 +209,7 @@ fn a_listener_may_be_a_unix_socket() {
             path.display(),
             upstream("back", &[echo.address()], "")
         );
-        let proxy = ringway!().start(&toml);
+        let (proxy, mut bystander) = Bystander::beside(ringway!(), &toml);
         let mut link = Link::connect(proxy.address("front")).unwrap();
         if tls {
             let config = ClientTls::trusting(&house.ca).config();
@@ -210,6 +220,7 @@ fn a_listener_may_be_a_unix_socket() {
         assert_eq!(link.expect_end(), Ending::Clean);
         let record = proxy.wait_record("the connection", |_| true);
         record.expect(&[("end", "finished"), ("listener", "front")]);
+        bystander.settled(&proxy);
     }
 }
 
@@ -221,7 +232,7 @@ fn a_listener_binds_several_addresses_of_both_families() {
          \"[::1]:0\"]\nupstream = \"back\"\n{}",
         upstream("back", &[echo.address()], "")
     );
-    let proxy = ringway!().start(&toml);
+    let (proxy, mut bystander) = Bystander::beside(ringway!(), &toml);
     let addresses = proxy.addresses("front");
     assert_eq!(addresses.len(), 3, "{addresses:?}");
     for address in addresses {
@@ -232,6 +243,7 @@ fn a_listener_binds_several_addresses_of_both_families() {
         let record = proxy.record_of(link.local());
         record.expect(&[("local", &address.to_string())]);
     }
+    bystander.settled(&proxy);
 }
 
 #[test]
@@ -242,32 +254,37 @@ fn a_servers_name_is_resolved() {
             "[upstream.back]\nservers = [\"localhost:{}\"]\n",
             echo.address().port()
         );
-    let proxy = ringway!().start(&toml);
+    let (proxy, mut bystander) = Bystander::beside(ringway!(), &toml);
     let record = visit(&proxy);
     record.expect(&[
         ("server", &format!("localhost:{}", echo.address().port())),
         ("server_address", &echo.address().to_string()),
     ]);
+    bystander.settled(&proxy);
 }
 
 #[test]
 fn a_name_that_nobody_knows_is_a_server_that_cannot_be_reached() {
     let toml = listener("front", "back", "connect_timeout = \"2s\"", "")
         + "[upstream.back]\nservers = [\"no-such-host.invalid:7\"]\n";
-    let proxy = ringway!().start(&toml);
+    let (proxy, mut bystander) = Bystander::beside(ringway!(), &toml);
     let record = fail(&proxy);
     record.expect_end(&["unreachable", "no_server", "timeout"], &["connect"]);
+    bystander.settled(&proxy);
 }
 
 #[test]
 fn a_server_that_speaks_first_is_heard_on_every_pair_of_legs() {
     for legs in ringway_support::bridge::LEGS {
-        let bridge = ringway_support::Bridge::start(ringway!(), legs, "");
+        let bridge = Bridge::start(ringway!(), legs, "");
+        let mut witness = bridge.witness();
         let (mut client, mut server) = bridge.pair();
         server.send(b"220 ready\r\n").unwrap();
         assert_eq!(client.receive(11), b"220 ready\r\n", "{legs:?}");
         client.send(b"quit").unwrap();
         assert_eq!(server.receive(4), b"quit", "{legs:?}");
+        drop((client, server));
+        bridge.settled(&mut witness);
     }
 }
 
@@ -280,9 +297,10 @@ fn a_server_that_speaks_plain_text_to_our_tls_is_a_protocol_error() {
     });
     let toml = listener("front", "back", "next_upstream_tries = 1", "")
         + &upstream("back", &[plain.address()], &house.originate("back"));
-    let proxy = ringway!().start(&toml);
+    let (proxy, mut bystander) = Bystander::beside(ringway!(), &toml);
     let record = fail(&proxy);
     record.expect_end(&["protocol_error", "no_server"], &["upstream_handshake"]);
+    bystander.settled(&proxy);
 }
 
 #[test]
@@ -294,7 +312,7 @@ fn openssl_servers_answer_in_turns() {
     let addresses: Vec<_> = servers.iter().map(SServer::address).collect();
     let originate = format!("{}{}", house.originate("back"), house.client.toml());
     let toml = listener("front", "back", "", "") + &upstream("back", &addresses, &originate);
-    let proxy = ringway!().workers(1).start(&toml);
+    let (proxy, mut bystander) = Bystander::beside(ringway!().workers(1), &toml);
     for round in 0..6 {
         let mut link = Link::connect(proxy.address("front")).unwrap();
         link.send(b"abc\n").unwrap();
@@ -306,4 +324,5 @@ fn openssl_servers_answer_in_turns() {
         assert!(record.flag("server_verified"), "{record}");
         assert_eq!(record.flag("upstream_resumed"), round >= 3, "{record}");
     }
+    bystander.settled(&proxy);
 }

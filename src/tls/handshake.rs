@@ -278,12 +278,13 @@ impl<'a, E: Engine> Handshake<'a, E> {
         loop {
             match self.step()? {
                 Step::Again => {}
-                Step::NeedMore => {
-                    self.flush().await?;
-                    self.show_another_record().await?;
+                Step::NeedMore => self.show_another_record().await?,
+                Step::Complete => {
+                    if self.engine.peer_waits() {
+                        self.flush().await?;
+                    }
+                    return Ok(self.unsent());
                 }
-                Step::Complete if self.engine.peer_waits() => self.flush().await?,
-                Step::Complete => return Ok(self.unsent()),
                 Step::Closed => return Err(HandshakeError::Closed),
                 Step::Failed(error) => {
                     let alert_sent = self.send_alert(&error);
@@ -346,6 +347,8 @@ impl<'a, E: Engine> Handshake<'a, E> {
                 self.shown += bytes;
                 return Ok(());
             }
+            // The peer may be waiting for us only when nothing of its flight is left.
+            self.flush().await?;
             let received = self
                 .inbound
                 .receive(self.socket, self.buffers, Expect::Nothing, false)

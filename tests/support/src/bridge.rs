@@ -12,6 +12,7 @@ use crate::proxy::{Proxy, Ringway};
 use crate::record::Record;
 use crate::tls::{ClientTls, ServerTls, TLS12, TLS13};
 use crate::toml;
+use crate::witness::{WITNESS, Witness};
 
 /// What one leg speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub const LEGS_ALL_VERSIONS: [Legs; 7] = [
 ];
 
 /// Listener `front` to upstream `back`, with one server that the test drives.
+///
+/// A second listener, without the keys of the first, is there for [`Bridge::witness`].
 pub struct Bridge {
     pub proxy: Proxy,
     pub peer: Peer,
@@ -85,7 +88,11 @@ impl Bridge {
     /// # Errors
     /// Why there is no connection.
     pub fn try_client(&self) -> io::Result<Link> {
-        let link = Link::connect(self.proxy.address("front"))?;
+        self.connect("front")
+    }
+
+    fn connect(&self, listener: &str) -> io::Result<Link> {
+        let link = Link::connect(self.proxy.address(listener))?;
         match &self.client {
             Some(config) => link.start_tls(config, "localhost"),
             None => Ok(link),
@@ -119,6 +126,25 @@ impl Bridge {
     #[must_use]
     pub fn record(&self, client: &Link) -> Record {
         self.proxy.record_of(client.local())
+    }
+
+    /// A connection on the same legs, for [`Self::settled`], before any other.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn witness(&self) -> Witness {
+        let client = self.connect(WITNESS).expect("the witness connects");
+        Witness::new(&self.proxy, client, Some(self.peer.accept()))
+    }
+
+    /// After a connection has ended: nothing of it is left, and others go on.
+    ///
+    /// # Panics
+    /// When something is left in time, or a connection does not work.
+    pub fn settled(&self, witness: &mut Witness) {
+        witness.is_alone(&self.proxy);
+        self.expect_service();
     }
 
     /// That a new connection still works from end to end.
@@ -166,5 +192,6 @@ fn configuration(house: &House, legs: Legs, peer: &Peer, listener_keys: &str) ->
         String::new()
     };
     toml::listener("front", "back", listener_keys, &terminate)
+        + &toml::listener(WITNESS, "back", "", &terminate)
         + &toml::upstream("back", &[peer.address()], &originate)
 }

@@ -29,6 +29,7 @@ pub mod sys;
 pub mod tls;
 pub mod toml;
 pub mod wait;
+pub mod witness;
 
 pub use bridge::{Bridge, Leg};
 pub use link::{Ending, Link};
@@ -37,6 +38,7 @@ pub use pki::{Authority, Credential, House};
 pub use proxy::{Proxy, Ringway};
 pub use record::Record;
 pub use wait::{DEADLINE, until};
+pub use witness::{Bystander, Witness};
 
 /// The proxy under test, which only the test's own crate knows the path of.
 #[macro_export]

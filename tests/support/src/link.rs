@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
+use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -13,7 +14,8 @@ use rustls::{ClientConfig, ClientConnection, Connection, HandshakeKind};
 use rustls::{ServerConfig, ServerConnection};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::wait::DEADLINE;
+use crate::sys;
+use crate::wait::{DEADLINE, until};
 
 /// Buffers count as full when nothing was taken for this long.
 const FULL_AFTER: Duration = Duration::from_millis(400);
@@ -287,6 +289,17 @@ impl Link {
             flush(tls, &self.socket)?;
         }
         Ok(())
+    }
+
+    /// Waits until the other side's kernel has all that was sent.
+    ///
+    /// # Panics
+    /// When it does not take it in time.
+    pub fn wait_delivered(&self) {
+        until("all bytes are delivered", || {
+            let left = sys::unacknowledged_bytes(self.socket.as_raw_fd());
+            (left.expect("a TCP socket") == 0).then_some(())
+        });
     }
 
     /// Sends bytes below TLS.

@@ -12,8 +12,7 @@ use crate::sys;
 use crate::wait::{DEADLINE, within};
 
 /// A missing program is a failure, not a reason to skip: these peers are what the test is about.
-pub(crate) const MISSING: &str =
-    "a peer of this test is missing; cure: apt-get install openssl nginx libnginx-mod-stream curl";
+pub(crate) const MISSING: &str = "a peer of this test is missing; cure: apt-get install openssl nginx libnginx-mod-stream curl strace";
 
 /// `openssl s_server -rev`: it answers each line with the line reversed. One connection at a time.
 pub struct SServer {
@@ -177,26 +176,7 @@ impl SClient {
     /// When the answer does not come.
     #[must_use]
     pub fn talk(&self, line: &str, answer: &str) -> Said {
-        let mut child = self.spawn();
-        let output = Lines::of(child.stdout.take().expect("stdout is piped"));
-        let errors = Lines::of(child.stderr.take().expect("stderr is piped"));
-        let mut stdin = child.stdin.take().expect("stdin is piped");
-        // Fails when the handshake failed and s_client is gone: then no answer comes.
-        let _ = writeln!(stdin, "{line}");
-        let answered = within(DEADLINE, || {
-            let found = output.text().contains(answer);
-            let ended = child.try_wait().expect("a child of ours").is_some();
-            (found || ended).then_some(found)
-        });
-        drop(stdin);
-        let said = finish(&mut child, &output, &errors);
-        // What was still in the pipe when s_client ended counts as well.
-        assert!(
-            answered == Some(true) || said.text.contains(answer),
-            "sent {line:?}, expected {answer:?}, s_client wrote:\n{}",
-            said.text
-        );
-        said
+        talk(self.command(), line, answer)
     }
 
     /// Shakes hands, sends nothing, and waits for the end: for connections that shall fail.
@@ -205,29 +185,69 @@ impl SClient {
     /// When it does not end.
     #[must_use]
     pub fn fail(&self) -> Said {
-        let mut child = self.spawn();
-        let output = Lines::of(child.stdout.take().expect("stdout is piped"));
-        let errors = Lines::of(child.stderr.take().expect("stderr is piped"));
-        // Held open: with TLS 1.3 the refusal comes after the client's own handshake.
-        let stdin = child.stdin.take();
-        let ended = within(DEADLINE, || child.try_wait().expect("a child of ours"));
-        if ended.is_none() {
-            let _ = child.kill();
-            let said = finish(&mut child, &output, &errors);
-            panic!("s_client was not refused; it wrote:\n{}", said.text);
-        }
-        drop(stdin);
-        finish(&mut child, &output, &errors)
+        fail(self.command())
     }
 
-    fn spawn(&self) -> Child {
+    fn command(&self) -> Command {
         let mut command = Command::new("openssl");
         command.arg("s_client").args(&self.arguments);
-        command.stdin(Stdio::piped());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        sys::die_with_parent(&mut command);
-        command.spawn().expect(MISSING)
+        command
     }
+}
+
+/// [`SClient::talk`] with an s_client that `command` runs.
+///
+/// # Panics
+/// When the answer does not come.
+#[must_use]
+pub fn talk(command: Command, line: &str, answer: &str) -> Said {
+    let (mut child, output, errors) = spawn(command);
+    let mut stdin = child.stdin.take().expect("stdin is piped");
+    // Fails when the handshake failed and s_client is gone: then no answer comes.
+    let _ = writeln!(stdin, "{line}");
+    let answered = within(DEADLINE, || {
+        let found = output.text().contains(answer);
+        let ended = child.try_wait().expect("a child of ours").is_some();
+        (found || ended).then_some(found)
+    });
+    drop(stdin);
+    let said = finish(&mut child, &output, &errors);
+    // What was still in the pipe when s_client ended counts as well.
+    assert!(
+        answered == Some(true) || said.text.contains(answer),
+        "sent {line:?}, expected {answer:?}, s_client wrote:\n{}",
+        said.text
+    );
+    said
+}
+
+/// [`SClient::fail`] with an s_client that `command` runs.
+///
+/// # Panics
+/// When it does not end.
+#[must_use]
+pub fn fail(command: Command) -> Said {
+    let (mut child, output, errors) = spawn(command);
+    // Held open: with TLS 1.3 the refusal comes after the client's own handshake.
+    let stdin = child.stdin.take();
+    let ended = within(DEADLINE, || child.try_wait().expect("a child of ours"));
+    if ended.is_none() {
+        let _ = child.kill();
+        let said = finish(&mut child, &output, &errors);
+        panic!("s_client was not refused; it wrote:\n{}", said.text);
+    }
+    drop(stdin);
+    finish(&mut child, &output, &errors)
+}
+
+fn spawn(mut command: Command) -> (Child, Lines, Lines) {
+    command.stdin(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    sys::die_with_parent(&mut command);
+    let mut child = command.spawn().expect(MISSING);
+    let output = Lines::of(child.stdout.take().expect("stdout is piped"));
+    let errors = Lines::of(child.stderr.take().expect("stderr is piped"));
+    (child, output, errors)
 }
 
 fn finish(child: &mut Child, output: &Lines, errors: &Lines) -> Said {

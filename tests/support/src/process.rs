@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::proxy::Proxy;
-use crate::wait::{DEADLINE, within};
+use crate::wait::{DEADLINE, until, within};
 
 /// What `/proc/PID/fd` holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -14,6 +14,9 @@ pub struct OpenFiles {
     pub pipes: usize,
     pub others: usize,
 }
+
+/// Two ends of each spare pipe that two cores keep by default: more would be a leak.
+pub const SPARE_PIPE_ENDS_MAX: usize = 2 * 2 * 64;
 
 impl Proxy {
     /// # Panics
@@ -53,6 +56,28 @@ impl Proxy {
             self.open_files(),
             self.story()
         );
+    }
+
+    /// Runs `meanwhile` while no thread of the proxy does anything, so that what peers send lies
+    /// ready when the proxy goes on.
+    ///
+    /// # Panics
+    /// When it cannot be stopped.
+    pub fn while_stopped<T>(&self, meanwhile: impl FnOnce() -> T) -> T {
+        self.signal(libc::SIGSTOP);
+        until("all threads of the proxy stop", || {
+            let mut tasks = self.tasks().into_iter();
+            // T: stopped, t: stopped under a tracer (proc_pid_stat(5)).
+            let is_stopped = |task: PathBuf| {
+                let stat = fs::read_to_string(task.join("stat")).unwrap_or_default();
+                let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+                state.starts_with(['T', 't'])
+            };
+            tasks.all(is_stopped).then_some(())
+        });
+        let result = meanwhile();
+        self.signal(libc::SIGCONT);
+        result
     }
 
     /// Anonymous memory in use, in bytes.

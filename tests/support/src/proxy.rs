@@ -1,7 +1,7 @@
 //! The proxy under test as a process: start, watch, signal, look into.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Read as _;
 use std::net::SocketAddr;
@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::lines::Lines;
 use crate::link::{Address, Link};
+use crate::openssl::MISSING;
 use crate::record::Record;
 use crate::sys;
 use crate::wait::{DEADLINE, until, within};
@@ -27,8 +28,10 @@ pub struct Ringway {
     log: String,
     access: Option<String>,
     arguments: Vec<String>,
+    environment: Vec<(String, OsString)>,
     open_files: Option<u64>,
     io_uring_denied: bool,
+    traced: Option<String>,
 }
 
 impl Ringway {
@@ -41,8 +44,10 @@ impl Ringway {
             log: String::new(),
             access: None,
             arguments: Vec::new(),
+            environment: Vec::new(),
             open_files: None,
             io_uring_denied: false,
+            traced: None,
         }
     }
 
@@ -83,6 +88,14 @@ impl Ringway {
         self
     }
 
+    /// One more variable of the proxy's environment.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        let value = value.as_ref().to_owned();
+        self.environment.push((name.to_owned(), value));
+        self
+    }
+
     /// Lets the proxy open so many files and no more.
     #[must_use]
     pub fn open_files(mut self, files: u64) -> Self {
@@ -94,6 +107,13 @@ impl Ringway {
     #[must_use]
     pub fn without_io_uring(mut self) -> Self {
         self.io_uring_denied = true;
+        self
+    }
+
+    /// Notes these system calls, as strace names them, for [`Proxy::traced_calls`].
+    #[must_use]
+    pub fn traced(mut self, calls: &str) -> Self {
+        self.traced = Some(calls.to_owned());
         self
     }
 
@@ -142,8 +162,13 @@ impl Ringway {
         let text = self.file_text(toml, &access_log);
         fs::write(&file, &text).expect("a writable temporary directory");
 
-        let mut command = Command::new(&self.binary);
+        let trace = directory.path().join("trace");
+        let (mut command, starts) = match &self.traced {
+            Some(calls) => (strace(&trace, calls, &self.binary), MISSING),
+            None => (Command::new(&self.binary), "the binary starts"),
+        };
         command.arg("run").arg(&file).args(&self.arguments);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         sys::die_with_parent(&mut command);
@@ -153,7 +178,7 @@ impl Ringway {
         if self.io_uring_denied {
             sys::deny_io_uring(&mut command);
         }
-        let mut child = command.spawn().expect("the binary starts");
+        let mut child = command.spawn().expect(starts);
         let stderr = Lines::of(child.stderr.take().expect("stderr is piped"));
         Proxy {
             stdout: child.stdout.take(),
@@ -161,6 +186,7 @@ impl Ringway {
             stderr,
             text,
             access_log,
+            trace,
             addresses: BTreeMap::new(),
             _directory: directory,
         }
@@ -230,6 +256,7 @@ pub struct Proxy {
     stdout: Option<ChildStdout>,
     text: String,
     access_log: PathBuf,
+    trace: PathBuf,
     addresses: BTreeMap<String, Vec<Address>>,
     _directory: TempDir,
 }
@@ -267,6 +294,19 @@ impl Proxy {
     #[must_use]
     pub fn access_log(&self) -> String {
         fs::read_to_string(&self.access_log).unwrap_or_default()
+    }
+
+    /// What each system call of [`Ringway::traced`] so far gave, errors left out.
+    ///
+    /// # Panics
+    /// When nothing is traced.
+    #[must_use]
+    pub fn traced_calls(&self) -> Vec<u64> {
+        let trace = fs::read_to_string(&self.trace).expect("a trace");
+        let results = trace.lines().filter_map(|line| line.rsplit_once(" = "));
+        results
+            .filter_map(|(_, result)| result.parse().ok())
+            .collect()
     }
 
     /// The records so far: of the file, and of stderr where the access log goes there.
@@ -425,6 +465,15 @@ impl Proxy {
             ),
         }
     }
+}
+
+/// `binary` under strace, as a direct child of whoever spawns the command.
+fn strace(trace: &Path, calls: &str, binary: &Path) -> Command {
+    let mut command = Command::new("strace");
+    command.args(["--daemonize", "--follow-forks", "--quiet=all"]);
+    command.arg("--trace").arg(calls).arg("--output").arg(trace);
+    command.arg("--").arg(binary);
+    command
 }
 
 impl Drop for Proxy {

@@ -52,6 +52,19 @@ pub fn poll(fd: RawFd, wanted: Ready, limit: Duration) -> io::Result<Ready> {
     })
 }
 
+/// Bytes sent on `fd` that the other side's kernel has not acknowledged.
+///
+/// # Errors
+/// What ioctl(2) says.
+pub fn unacknowledged_bytes(fd: RawFd) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: with this request ioctl(2) writes one int, which lives over the call (tcp(7)).
+    match unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut bytes) } {
+        0 => usize::try_from(bytes).map_err(io::Error::other),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Sends `signal` to the process that the caller started as `pid` and has not yet reaped.
 ///
 /// # Errors
