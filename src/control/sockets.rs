@@ -189,17 +189,14 @@ fn open_unix(
 }
 
 /// A socket file that nobody listens on any more is left over from a process that was killed.
-/// Never waits: a listener whose queue is full answers EAGAIN (unix(7)), and is alive.
+/// Never waits: a listener whose queue is full answers EAGAIN (connect(2)), and is alive.
 fn remove_if_stale(path: &Path) -> io::Result<()> {
     let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     match probe.connect(&SockAddr::unix(path)?) {
-        Ok(()) => Err(io::ErrorKind::AddrInUse.into()),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            Err(io::ErrorKind::AddrInUse.into())
-        }
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path)
         }
-        Err(_) => Ok(()),
+        // bind(2) says what is wrong, if anything is.
+        _ => Ok(()),
     }
 }
