@@ -87,9 +87,9 @@ fn a_worker_that_dies_is_started_again_on_its_sockets_and_both_are_logged() {
         let (_, PeerAddress::Ip(address)) = started.addresses().remove(0) else {
             panic!("an IP address was bound");
         };
-        // Taken by the kernel while no worker accepts: it must find the next one.
-        let mut waiting = Link::connect(&Address::Ip(address)).unwrap();
         let client = thread::spawn(move || {
+            // Taken by the kernel while no worker accepts: it must find the next one.
+            let mut waiting = Link::connect(&Address::Ip(address)).unwrap();
             death.wait();
             waiting.ping(b"still here?");
             let _ = stop.send(());
