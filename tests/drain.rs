@@ -10,12 +10,15 @@
 use std::time::{Duration, Instant};
 
 use ringway_support::bridge::LEGS;
+use ringway_support::link::Address;
+use ringway_support::peer::Blackhole;
 use ringway_support::proxy::until_refused;
 use ringway_support::toml::front_to_back;
-use ringway_support::{Bridge, Ending, Leg, Peer, ringway};
+use ringway_support::{Bridge, Ending, Leg, Peer, ringway, until};
 
 const SIGTERM: i32 = 15;
 const SIGINT: i32 = 2;
+const SIGUSR1: i32 = 10;
 
 #[test]
 fn an_idle_proxy_ends_at_once_with_either_signal() {
@@ -98,6 +101,32 @@ fn a_connection_cut_by_the_shutdown_never_looks_complete_on_tls() {
 }
 
 #[test]
+fn the_access_log_is_opened_anew_while_the_proxy_drains() {
+    let mut bridge = Bridge::start(ringway!(), (Leg::Plain, Leg::Plain), "");
+    let (mut client, mut server) = bridge.pair();
+    bridge.proxy.signal(SIGTERM);
+    until_refused(bridge.proxy.address("front"));
+
+    let log = bridge.proxy.access_log_path().to_owned();
+    let moved = log.with_extension("1");
+    std::fs::rename(&log, &moved).unwrap();
+    bridge.proxy.signal(SIGUSR1);
+    until("the access log is opened anew", || {
+        log.exists().then_some(())
+    });
+
+    client.finish().unwrap();
+    assert_eq!(server.expect_end(), Ending::Clean);
+    server.finish().unwrap();
+    assert_eq!(client.expect_end(), Ending::Clean);
+    bridge.proxy.wait_exit().expect_code(0);
+    bridge.record(&client).expect(&[("end", "finished")]);
+    let client = client.local().to_string();
+    let before = std::fs::read_to_string(moved).unwrap();
+    assert!(!before.contains(&client), "written to the file moved away");
+}
+
+#[test]
 fn the_second_signal_closes_at_once() {
     for signals in [[SIGTERM, SIGTERM], [SIGINT, SIGINT], [SIGTERM, SIGINT]] {
         let mut bridge = Bridge::start(ringway!(), (Leg::Tls13, Leg::Plain), "");
@@ -174,4 +203,19 @@ fn a_unix_sockets_file_is_removed_at_the_end_and_a_left_one_is_no_obstacle() {
     proxy.signal(SIGTERM);
     proxy.wait_exit().expect_code(0);
     assert!(!path.exists(), "the socket's file is removed at the end");
+}
+
+/// A blocking connect would wait here for as long as the other process likes.
+#[test]
+fn a_unix_socket_whose_queue_is_full_is_in_use_and_does_not_hold_up_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("front.sock");
+    let _busy = Blackhole::listen(&Address::Unix(path.clone()));
+    let echo = Peer::plain().echo();
+    let unix = format!("unix:{}", path.display());
+    let toml = front_to_back("", "", echo.address()).replace("127.0.0.1:0", &unix);
+    let exit = ringway!().run_to_end(&toml);
+    exit.expect_code(71);
+    exit.expect_words(&[&unix]).expect_words(&["in use"]);
+    assert!(path.exists(), "the socket of another process is left alone");
 }

@@ -7,11 +7,13 @@
     reason = "a panic in a test is a failed test"
 )]
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ringway_support::bridge::LEGS;
 use ringway_support::hello::hello_of;
 use ringway_support::peer::Blackhole;
+use ringway_support::process::keepalive_due;
 use ringway_support::tls::ClientTls;
 use ringway_support::toml::{front_to_back, listener, upstream};
 use ringway_support::wait::pause;
@@ -217,37 +219,56 @@ fn a_slow_reader_is_not_idle() {
     bridge.settled(&mut witness);
 }
 
-/// Lines of /proc/net/tcp for established connections to `port`, with a keepalive timer or not
-/// (proc_pid_net(5): field `tr` is 02 for it).
-fn keepalive_timers_to(port: u16) -> Vec<bool> {
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let to_port = format!(":{port:04X}");
-    table
-        .lines()
-        .map(|line| line.split_ascii_whitespace().collect::<Vec<_>>())
-        .filter(|fields| fields[2].ends_with(&to_port) && fields[3] == "01")
-        .map(|fields| fields[5].starts_with("02:"))
-        .collect()
+/// The sockets of one proxied connection, the accepted one first: when the kernel will probe them.
+fn probes_due(listener_keys: &str, upstream_keys: &str) -> [Option<Duration>; 2] {
+    let peer = Peer::plain();
+    let toml = listener("front", "back", listener_keys, "")
+        + &upstream("back", &[peer.address()], upstream_keys);
+    let proxy = ringway!().start(&toml);
+    let client = Link::connect(proxy.address("front")).unwrap();
+    let server = peer.accept();
+    let dialled_from = server.socket().peer_addr().unwrap().as_socket().unwrap();
+    let ends = [
+        (proxy.address("front").ip(), client.local()),
+        (dialled_from, peer.address().ip()),
+    ];
+    let due = |(local, remote): &(SocketAddr, SocketAddr)| match (local, remote) {
+        (SocketAddr::V4(local), SocketAddr::V4(remote)) => keepalive_due(*local, *remote),
+        _ => panic!("IPv4 was asked for, not {local} and {remote}"),
+    };
+    // The dialled one has its options when the connection is a second old.
+    if upstream_keys.contains("false") {
+        pause(Duration::from_millis(1500));
+    } else {
+        until("the keepalive of the dialled socket", || due(&ends[1]));
+    }
+    ends.map(|ends| due(&ends))
 }
 
 #[test]
-fn a_connection_to_a_server_that_lasts_is_kept_alive() {
-    for (keys, expected) in [("", true), ("keepalive = false", false)] {
-        let peer = Peer::plain();
-        let toml = listener("front", "back", "", "") + &upstream("back", &[peer.address()], keys);
-        let proxy = ringway!().start(&toml);
-        let mut client = Link::connect(proxy.address("front")).unwrap();
-        let mut server = peer.accept();
-        client.send(b"x").unwrap();
-        assert_eq!(server.receive(1), b"x");
-        let port = peer.address().port();
-        if expected {
-            until("the keepalive timer", || {
-                (keepalive_timers_to(port) == [true]).then_some(())
-            });
-        } else {
-            pause(Duration::from_millis(1500));
-            assert_eq!(keepalive_timers_to(port), [false]);
-        }
-    }
+fn each_side_is_probed_after_the_keepalive_idle_time_of_its_own_table() {
+    let about = |due: Option<Duration>, limit: u64| {
+        let limit = Duration::from_secs(limit);
+        let due = due.expect("keepalive is on");
+        let late = limit.saturating_sub(due);
+        assert!(
+            due <= limit && late < Duration::from_secs(30),
+            "{due:?} of {limit:?} are left"
+        );
+    };
+    let [accepted, dialled] = probes_due("", "");
+    about(accepted, 60);
+    about(dialled, 60);
+    let [accepted, dialled] = probes_due(
+        "keepalive = { idle = \"500s\" }",
+        "keepalive = { idle = \"900s\" }",
+    );
+    about(accepted, 500);
+    about(dialled, 900);
+    let [accepted, dialled] = probes_due("keepalive = false", "");
+    assert_eq!(accepted, None);
+    about(dialled, 60);
+    let [accepted, dialled] = probes_due("", "keepalive = false");
+    about(accepted, 60);
+    assert_eq!(dialled, None);
 }
