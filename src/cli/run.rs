@@ -89,9 +89,10 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
-        let exit = runtime.unwrap().block_on(timeout(DEADLINE, async {
-            serve(start_with(plan, Options::default(), Arc::new(body)).await).await
-        }));
+        let exit = runtime.unwrap().block_on(async {
+            let started = start_with(plan, Options::default(), Arc::new(body)).await;
+            timeout(DEADLINE, serve(started)).await
+        });
         assert_eq!(exit, Ok(ExitCode::from(70)));
     }
 }
