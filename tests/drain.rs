@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use ringway_support::bridge::LEGS;
 use ringway_support::proxy::until_refused;
 use ringway_support::toml::front_to_back;
-use ringway_support::{Bridge, Ending, Leg, Peer, ringway};
+use ringway_support::{Bridge, Ending, Leg, Peer, ringway, until};
 
 const SIGTERM: i32 = 15;
 const SIGINT: i32 = 2;
+const SIGUSR1: i32 = 10;
 
 #[test]
 fn an_idle_proxy_ends_at_once_with_either_signal() {
@@ -95,6 +96,32 @@ fn a_connection_cut_by_the_shutdown_never_looks_complete_on_tls() {
     assert!(!client.expect_end().looks_complete());
     assert!(!server.expect_end().looks_complete());
     bridge.proxy.wait_exit().expect_code(0);
+}
+
+#[test]
+fn the_access_log_is_opened_anew_while_the_proxy_drains() {
+    let mut bridge = Bridge::start(ringway!(), (Leg::Plain, Leg::Plain), "");
+    let (mut client, mut server) = bridge.pair();
+    bridge.proxy.signal(SIGTERM);
+    until_refused(bridge.proxy.address("front"));
+
+    let log = bridge.proxy.access_log_path().to_owned();
+    let moved = log.with_extension("1");
+    std::fs::rename(&log, &moved).unwrap();
+    bridge.proxy.signal(SIGUSR1);
+    until("the access log is opened anew", || {
+        log.exists().then_some(())
+    });
+
+    client.finish().unwrap();
+    assert_eq!(server.expect_end(), Ending::Clean);
+    server.finish().unwrap();
+    assert_eq!(client.expect_end(), Ending::Clean);
+    bridge.proxy.wait_exit().expect_code(0);
+    bridge.record(&client).expect(&[("end", "finished")]);
+    let client = client.local().to_string();
+    let before = std::fs::read_to_string(moved).unwrap();
+    assert!(!before.contains(&client), "written to the file moved away");
 }
 
 #[test]

@@ -3,8 +3,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::{EXIT_INTERNAL, EXIT_REFUSED, EXIT_SYSTEM, check, report};
-use crate::config::{self, Plan};
-use crate::control::{Options, StartError, start};
+use crate::config;
+use crate::control::{Options, StartError, Started, start};
 use crate::observe::events;
 
 /// `ringway run FILE`: everything that `check` says, then the proxy until a signal ends it.
@@ -23,13 +23,16 @@ pub(super) fn run(path: &Path, allow_epoll: bool) -> ExitCode {
         .enable_all()
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(serve(plan, Options { allow_epoll })),
+        Ok(runtime) => runtime.block_on(async {
+            let started = start(plan, Options { allow_epoll }).await;
+            serve(started).await
+        }),
         Err(error) => refuse(&StartError::System(error.to_string())),
     }
 }
 
-async fn serve(plan: Plan, options: Options) -> ExitCode {
-    let started = match start(plan, options).await {
+async fn serve(started: Result<Started, StartError>) -> ExitCode {
+    let started = match started {
         Ok(started) => started,
         Err(error) => return refuse(&error),
     };
@@ -59,4 +62,37 @@ pub(super) fn on_panic(panic: &PanicHookInfo<'_>) {
         .map(ToString::to_string)
         .unwrap_or_default();
     tracing::error!("panic at {place}: {words}; please report it");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ringway_support::toml::front_to_back;
+    use ringway_support::{DEADLINE, Peer};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::control::start_with;
+    use crate::worker::{Assignment, Shared};
+
+    #[test]
+    fn a_worker_that_keeps_dying_ends_the_process_with_70() {
+        let nobody = Peer::plain();
+        let text = "[runtime]\nworkers = 1\n[log]\naccess = \"off\"\n".to_owned()
+            + &front_to_back("", "", nobody.address());
+        let plan = config::parse("x.toml", text).into_plan().unwrap();
+        let body = |_: &Shared, assignment: Assignment| {
+            (assignment.on_ready)();
+            Err("a defect, on purpose".to_owned())
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let exit = runtime.unwrap().block_on(async {
+            let started = start_with(plan, Options::default(), Arc::new(body)).await;
+            timeout(DEADLINE, serve(started)).await
+        });
+        assert_eq!(exit, Ok(ExitCode::from(70)));
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -71,20 +72,27 @@ fn tell(notices: &UnboundedSender<Notice>, notice: Notice) {
 /// Gives up on a worker that keeps dying: restarting for ever would hide the defect.
 #[derive(Debug, Default)]
 pub(super) struct Restarts {
-    counts: Vec<u32>,
+    /// By worker: its deaths that count, the oldest first; at most one more than [`RESTARTS_MAX`].
+    deaths: Vec<Vec<Instant>>,
 }
 
-/// Deaths of one worker before the process ends instead, so that its supervisor takes over.
-pub(super) const RESTARTS_MAX: u32 = 16;
+/// Restarts of one worker within [`DEATH_COUNTS`]; then the process ends instead, so that its
+/// supervisor takes over.
+pub(super) const RESTARTS_MAX: usize = 16;
+/// How long a death counts. A worker that dies every hour serves better than a process that
+/// ends each night; one that dies at its start is given up within a second.
+const DEATH_COUNTS: Duration = Duration::from_mins(10);
 
 impl Restarts {
     /// True: start it again.
-    pub(super) fn on_death(&mut self, worker: usize) -> bool {
-        if self.counts.len() <= worker {
-            self.counts.resize(worker + 1, 0);
+    pub(super) fn on_death(&mut self, worker: usize, now: Instant) -> bool {
+        if self.deaths.len() <= worker {
+            self.deaths.resize_with(worker + 1, Vec::new);
         }
-        self.counts[worker] += 1;
-        self.counts[worker] <= RESTARTS_MAX
+        let deaths = &mut self.deaths[worker];
+        deaths.retain(|death| now.duration_since(*death) < DEATH_COUNTS);
+        deaths.push(now);
+        deaths.len() <= RESTARTS_MAX
     }
 }
 
@@ -137,9 +145,34 @@ mod tests {
 
     #[test]
     fn a_worker_that_keeps_dying_is_given_up() {
+        let now = Instant::now();
         let mut restarts = Restarts::default();
-        assert!((0..RESTARTS_MAX).all(|_| restarts.on_death(1)));
-        assert!(!restarts.on_death(1));
-        assert!(restarts.on_death(0));
+        assert!((0..RESTARTS_MAX).all(|_| restarts.on_death(1, now)));
+        assert!(!restarts.on_death(1, now));
+        assert!(restarts.on_death(0, now), "each worker has its own count");
+    }
+
+    #[test]
+    fn deaths_that_are_long_past_do_not_count() {
+        let start = Instant::now();
+        let mut restarts = Restarts::default();
+        assert!((0..RESTARTS_MAX).all(|_| restarts.on_death(0, start)));
+        assert!(restarts.on_death(0, start + DEATH_COUNTS));
+        assert_eq!(restarts.deaths[0].len(), 1, "the others are forgotten");
+
+        let apart = DEATH_COUNTS / u32::try_from(RESTARTS_MAX).unwrap();
+        let mut restarts = Restarts::default();
+        assert!((0..100).all(|n| restarts.on_death(0, start + apart * n)));
+        let mut restarts = Restarts::default();
+        let closer = apart - Duration::from_secs(1);
+        assert!(!(0..100).all(|n| restarts.on_death(0, start + closer * n)));
+    }
+
+    #[test]
+    fn the_documents_name_the_number_of_restarts_and_how_long_a_death_counts() {
+        let minutes = DEATH_COUNTS.as_secs() / 60;
+        let words = format!("more than {RESTARTS_MAX} times within {minutes} minutes");
+        assert!(include_str!("../../docs/operations.md").contains(&words));
+        assert!(include_str!("../../docs/architecture.md").contains(&words));
     }
 }

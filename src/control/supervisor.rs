@@ -1,16 +1,15 @@
-use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep_until};
 
 use super::banner::Banner;
+use super::board::Board;
 use super::crew::{Crew, Notice, Restarts};
-use super::resolver::{NameKey, Resolver, Source, questions};
+use super::resolver::{Resolver, Source, questions};
+use super::signals::{Asked, Signals};
 use super::sockets::Sockets;
 use crate::config::{Plan, Workers};
 use crate::net::PeerAddress;
@@ -19,7 +18,7 @@ use crate::session::RunState;
 use crate::sys::{Nofile, Probe, probe, raise_nofile};
 use crate::tls::{ClientTls, KeyRing, MaterialError, ServerTls};
 use crate::types::{CoreId, ListenerId};
-use crate::worker::{Assignment, Driver, Letter, Postbox, Shared, mailbox, work};
+use crate::worker::{Assignment, Driver, Shared, mailbox, work};
 
 /// What the command line adds to the plan.
 #[derive(Debug, Clone, Copy, Default)]
@@ -70,21 +69,35 @@ pub struct Started {
 
 /// What workers are started from, the first time and again.
 struct Context {
+    body: Body,
     shared: Arc<Shared>,
     sockets: Option<Sockets>,
     driver: Driver,
     cpus: Vec<Option<usize>>,
 }
 
+/// What a worker's thread runs; the words of an error say why it cannot begin or go on.
+pub(crate) type Body = Arc<dyn Fn(&Shared, Assignment) -> Result<(), String> + Send + Sync>;
+
 /// Starts everything. Must be called within a tokio runtime (current thread).
 ///
 /// # Errors
 /// [`StartError`]; nothing is left running.
 pub async fn start(plan: Plan, options: Options) -> Result<Started, StartError> {
+    let body = |shared: &Shared, assignment| work(shared, assignment).map_err(|e| e.to_string());
+    start_with(plan, options, Arc::new(body)).await
+}
+
+/// [`start`] with another body for the workers' threads, say one that dies.
+pub(crate) async fn start_with(
+    plan: Plan,
+    options: Options,
+    body: Body,
+) -> Result<Started, StartError> {
     let plan = Arc::new(plan);
     let probe = probe();
     let driver = driver(&probe, options)?;
-    let cpus = cpus(&plan.runtime.workers)?;
+    let cpus = cpus(&plan.runtime.workers, &allowed_cpus())?;
     let shared = Arc::new(shared(&plan)?);
     let nofile = raise_nofile(descriptors(&plan, cpus.len()));
     let sockets = Sockets::bind(&plan, cpus.len()).await.map_err(system)?;
@@ -99,6 +112,7 @@ pub async fn start(plan: Plan, options: Options) -> Result<Started, StartError> 
 
     let (crew, notices) = Crew::new();
     let context = Context {
+        body,
         shared,
         sockets: Some(sockets),
         driver,
@@ -147,14 +161,15 @@ fn driver(probe: &Probe, options: Options) -> Result<Driver, StartError> {
     }
 }
 
+/// CPUs that this process may run on; none where the system would not tell.
+fn allowed_cpus() -> Vec<usize> {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    cores.iter().map(|core| core.id).collect()
+}
+
 /// One entry for each worker: the CPU it is pinned to.
-fn cpus(workers: &Workers) -> Result<Vec<Option<usize>>, StartError> {
-    let allowed: Vec<usize> = core_affinity::get_core_ids()
-        .unwrap_or_default()
-        .iter()
-        .map(|core| core.id)
-        .collect();
-    let all = || match allowed.as_slice() {
+fn cpus(workers: &Workers, allowed: &[usize]) -> Result<Vec<Option<usize>>, StartError> {
+    let all = || match allowed {
         [] => vec![None],
         allowed => allowed.iter().copied().map(Some).collect(),
     };
@@ -215,107 +230,6 @@ fn descriptors(plan: &Plan, workers: usize) -> u64 {
     (2 * connections + listening + 2 * pipes + DESCRIPTORS_OWN) as u64
 }
 
-/// The names' addresses, and the workers who are told of them.
-#[derive(Clone, Default)]
-struct Board {
-    state: Arc<BoardLock>,
-}
-
-#[derive(Default)]
-struct BoardState {
-    known: BTreeMap<NameKey, Arc<[SocketAddr]>>,
-    workers: BTreeMap<usize, Postbox>,
-}
-
-#[expect(
-    clippy::disallowed_types,
-    reason = "the control thread's own; no worker sees it"
-)]
-type BoardLock = std::sync::Mutex<BoardState>;
-
-impl Board {
-    fn with<R>(&self, run: impl FnOnce(&mut BoardState) -> R) -> R {
-        run(&mut self
-            .state
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner))
-    }
-
-    fn publish(&self, key: NameKey, addresses: Vec<SocketAddr>) {
-        self.with(|board| {
-            let addresses: Arc<[SocketAddr]> = addresses.into();
-            board.known.insert(key, Arc::clone(&addresses));
-            for postbox in board.workers.values() {
-                postbox.post(resolved(key, &addresses));
-            }
-        });
-    }
-
-    /// A worker that is new, or new again, learns all that is known.
-    fn enlist(&self, worker: usize, postbox: Postbox) {
-        self.with(|board| {
-            for (key, addresses) in &board.known {
-                postbox.post(resolved(*key, addresses));
-            }
-            board.workers.insert(worker, postbox);
-        });
-    }
-
-    fn advance(&self, state: RunState) {
-        self.with(|board| {
-            for postbox in board.workers.values() {
-                postbox.post(Letter::Advance(state));
-            }
-        });
-    }
-}
-
-fn resolved(key: NameKey, addresses: &Arc<[SocketAddr]>) -> Letter {
-    let addresses = Arc::clone(addresses);
-    Letter::Resolved {
-        group: key.group,
-        server: key.server,
-        addresses,
-    }
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    reopen: Signal,
-}
-
-/// What a signal asks for.
-#[derive(Debug, PartialEq, Eq)]
-enum Asked {
-    /// SIGTERM or SIGINT.
-    Stop,
-    /// SIGUSR1: open the access log anew.
-    Reopen,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            reopen: signal(SignalKind::user_defined1())?,
-        })
-    }
-
-    async fn next(&mut self) -> Asked {
-        tokio::select! {
-            _ = self.terminate.recv() => Asked::Stop,
-            _ = self.interrupt.recv() => Asked::Stop,
-            _ = self.reopen.recv() => Asked::Reopen,
-        }
-    }
-
-    async fn stop(&mut self) {
-        while self.next().await != Asked::Stop {}
-    }
-}
-
 impl Started {
     /// Where each listener accepts, ports resolved.
     #[must_use]
@@ -355,7 +269,7 @@ impl Started {
         let listen = sockets.of_worker(worker)?;
         let (postbox, mailbox) = mailbox()?;
         self.board.enlist(worker, postbox);
-        let shared = Arc::clone(&self.context.shared);
+        let (body, shared) = (self.context.body.clone(), self.context.shared.clone());
         let log = self.sink.sender();
         let (driver, cpu) = (self.context.driver, self.context.cpus[worker]);
         let id = CoreId(u16::try_from(worker).unwrap_or(u16::MAX));
@@ -369,7 +283,7 @@ impl Started {
                 log,
                 on_ready,
             };
-            work(&shared, assignment).map_err(|error| error.to_string())
+            body(&shared, assignment)
         })
     }
 
@@ -407,11 +321,11 @@ impl Started {
             Notice::Failed { worker, words } => (*worker, words.as_str()),
             Notice::Panicked { worker } => (*worker, "it panicked"),
         };
-        tracing::error!("worker {worker} died with its connections: {why}; it is started again");
-        self.board.with(|board| board.workers.remove(&worker));
-        if !self.restarts.on_death(worker) {
+        self.board.strike(worker);
+        if !self.restarts.on_death(worker, std::time::Instant::now()) {
             return Err(format!("worker {worker} keeps dying: {why}"));
         }
+        tracing::error!("worker {worker} died with its connections: {why}; it is started again");
         self.start_worker(worker)
             .map_err(|error| format!("worker {worker}: {error}"))
     }
@@ -432,16 +346,20 @@ impl Started {
     /// Waits for every worker's end. False: time is up, or a signal came.
     async fn all_finished(&mut self, limit: Duration, interruptible: bool) -> bool {
         let deadline = Instant::now() + limit;
-        while self.board.with(|board| !board.workers.is_empty()) {
+        while !self.board.is_empty() {
             tokio::select! {
                 () = sleep_until(deadline) => return false,
-                () = self.signals.stop(), if interruptible => return false,
+                asked = self.signals.next() => match asked {
+                    Asked::Reopen => self.sink.reopen(),
+                    Asked::Stop if interruptible => return false,
+                    Asked::Stop => {}
+                },
                 Some(notice) = self.notices.recv() => {
                     if let Notice::Finished { worker }
                         | Notice::Failed { worker, .. }
                         | Notice::Panicked { worker } = notice
                     {
-                        self.board.with(|board| board.workers.remove(&worker));
+                        self.board.strike(worker);
                     }
                 }
             }
@@ -452,3 +370,6 @@ impl Started {
 
 /// Longer than a worker allows its connections to close.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(4);
+
+#[cfg(test)]
+mod tests;

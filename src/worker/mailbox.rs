@@ -78,6 +78,12 @@ pub(super) struct Inbox {
 }
 
 impl Mailbox {
+    /// Letters that have come, without the bell.
+    #[cfg(test)]
+    pub(crate) fn received(&self) -> Vec<Letter> {
+        self.letters.try_iter().collect()
+    }
+
     pub(super) fn open(self) -> io::Result<Inbox> {
         Ok(Inbox {
             letters: self.letters,

@@ -1,10 +1,12 @@
 //! What the kernel tells of a running proxy: files, memory, CPU, threads.
 
 use std::fs;
+use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::proxy::Proxy;
+use crate::sys::OpenFilesLimit;
 use crate::wait::{DEADLINE, within};
 
 /// What `/proc/PID/fd` holds.
@@ -14,6 +16,34 @@ pub struct OpenFiles {
     pub pipes: usize,
     pub others: usize,
 }
+
+/// When the kernel will send the first keepalive probe on a TCP socket of this machine; `None`
+/// where keepalive is off. The connection must be idle: any other timer hides this one.
+///
+/// # Panics
+/// When there is no such socket.
+#[must_use]
+pub fn keepalive_due(local: SocketAddrV4, remote: SocketAddrV4) -> Option<Duration> {
+    // proc_net_tcp of the kernel's documentation: address in the machine's byte order, port.
+    let hex = |it: SocketAddrV4| {
+        let ip = u32::from_ne_bytes(it.ip().octets());
+        format!("{ip:08X}:{:04X}", it.port())
+    };
+    let table = fs::read_to_string("/proc/net/tcp").expect("/proc/net/tcp");
+    let ends = format!(" {} {} ", hex(local), hex(remote));
+    let line = table.lines().find(|line| line.contains(&ends));
+    let line = line.unwrap_or_else(|| panic!("no socket{ends}in:\n{table}"));
+    let timer = line
+        .split_whitespace()
+        .nth(5)
+        .expect("the column `tr tm->when`");
+    let due = timer.strip_prefix("02:")?;
+    let ticks = u64::from_str_radix(due, 16).expect("a time in hex");
+    Some(Duration::from_millis(ticks * 1000 / USER_HZ))
+}
+
+/// Ticks a second, as the kernel tells times to programs on all of its architectures but Alpha.
+const USER_HZ: u64 = 100;
 
 impl Proxy {
     /// # Panics
@@ -53,6 +83,24 @@ impl Proxy {
             self.open_files(),
             self.story()
         );
+    }
+
+    /// RLIMIT_NOFILE as the process has it now.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    #[must_use]
+    pub fn open_files_limit(&self) -> OpenFilesLimit {
+        let limits = self.read_proc("limits");
+        let line = limits
+            .lines()
+            .find_map(|l| l.strip_prefix("Max open files"));
+        let mut numbers = line.into_iter().flat_map(str::split_whitespace);
+        let mut number = || numbers.next().and_then(|n| n.parse().ok());
+        match (number(), number()) {
+            (Some(soft), Some(hard)) => OpenFilesLimit { soft, hard },
+            _ => panic!("no open files in /proc/PID/limits:\n{limits}"),
+        }
     }
 
     /// Anonymous memory in use, in bytes.

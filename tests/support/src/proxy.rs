@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::lines::Lines;
 use crate::link::{Address, Link};
 use crate::record::Record;
-use crate::sys;
+use crate::sys::{self, OpenFilesLimit};
 use crate::wait::{DEADLINE, until, within};
 
 /// How to start the proxy. Made by [`ringway!`](crate::ringway).
@@ -27,7 +27,7 @@ pub struct Ringway {
     log: String,
     access: Option<String>,
     arguments: Vec<String>,
-    open_files: Option<u64>,
+    open_files: Option<OpenFilesLimit>,
     io_uring_denied: bool,
 }
 
@@ -85,8 +85,17 @@ impl Ringway {
 
     /// Lets the proxy open so many files and no more.
     #[must_use]
-    pub fn open_files(mut self, files: u64) -> Self {
-        self.open_files = Some(files);
+    pub fn open_files(self, files: u64) -> Self {
+        self.open_files_limit(OpenFilesLimit {
+            soft: files,
+            hard: files,
+        })
+    }
+
+    /// Starts the proxy under this limit of open files.
+    #[must_use]
+    pub fn open_files_limit(mut self, limit: OpenFilesLimit) -> Self {
+        self.open_files = Some(limit);
         self
     }
 
@@ -147,8 +156,8 @@ impl Ringway {
         command.stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         sys::die_with_parent(&mut command);
-        if let Some(files) = self.open_files {
-            sys::limit_open_files(&mut command, files);
+        if let Some(limit) = self.open_files {
+            sys::limit_open_files(&mut command, limit);
         }
         if self.io_uring_denied {
             sys::deny_io_uring(&mut command);
@@ -343,6 +352,35 @@ impl Proxy {
             "none of {words:?} on stderr in {DEADLINE:?}{}",
             self.story()
         );
+    }
+
+    /// Lines on stderr that hold `words`.
+    #[must_use]
+    pub fn stderr_lines(&self, words: &str) -> Vec<String> {
+        let stderr = self.stderr();
+        let lines = stderr.lines().filter(|line| line.contains(words));
+        lines.map(str::to_owned).collect()
+    }
+
+    /// The one line on stderr that holds `words`, waited for.
+    ///
+    /// # Panics
+    /// When none comes in time, or there are more.
+    #[must_use]
+    pub fn stderr_line(&self, words: &str) -> String {
+        let lines = within(DEADLINE, || {
+            Some(self.stderr_lines(words)).filter(|lines| !lines.is_empty())
+        });
+        match lines.as_deref() {
+            Some([line]) => line.clone(),
+            _ => panic!("not one line with `{words}` but {lines:?}{}", self.story()),
+        }
+    }
+
+    /// Where the access log stands unless [`Ringway::access`] says otherwise.
+    #[must_use]
+    pub fn access_log_path(&self) -> &Path {
+        &self.access_log
     }
 
     /// # Panics

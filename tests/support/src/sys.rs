@@ -98,22 +98,46 @@ pub fn make_fifo(path: &std::path::Path) -> io::Result<()> {
     }
 }
 
-/// Gives the child no more than `files` open files, and no right to raise the limit.
-pub fn limit_open_files(command: &mut Command, files: u64) {
+/// RLIMIT_NOFILE of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenFilesLimit {
+    pub soft: u64,
+    pub hard: u64,
+}
+
+/// Starts the child under this limit, and with no right to raise the hard one.
+pub fn limit_open_files(command: &mut Command, limit: OpenFilesLimit) {
+    let limit = libc::rlimit {
+        rlim_cur: limit.soft,
+        rlim_max: limit.hard,
+    };
     let set = move || {
-        let limit = libc::rlimit {
-            rlim_cur: files,
-            rlim_max: files,
-        };
+        drop_right_to_raise_limits()?;
         // SAFETY: setrlimit(2) is async-signal-safe and reads one rlimit of this frame.
         match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
     };
-    // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+    // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
     unsafe { command.pre_exec(set) };
 }
+
+/// Takes CAP_SYS_RESOURCE from what exec(2) may give to root (capabilities(7)). EPERM: this is
+/// not root, and has nothing to give.
+fn drop_right_to_raise_limits() -> io::Result<()> {
+    // SAFETY: prctl(2) with this option takes numbers and touches no memory.
+    match unsafe { libc::prctl(libc::PR_CAPBSET_DROP, CAP_SYS_RESOURCE, 0, 0, 0) } {
+        0 => Ok(()),
+        _ => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::EPERM) => Ok(()),
+            error => Err(error),
+        },
+    }
+}
+
+/// linux/capability.h; libc does not have it.
+const CAP_SYS_RESOURCE: libc::c_ulong = 24;
 
 /// Has the kernel kill the child when the thread that started it is gone, so that a test that
 /// is killed leaves no process behind.

@@ -1,0 +1,161 @@
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::resolver::NameKey;
+use crate::session::RunState;
+use crate::worker::{Letter, Postbox};
+
+/// The names' addresses, and the workers who are told of them.
+#[derive(Clone, Default)]
+pub(super) struct Board {
+    state: Arc<BoardLock>,
+}
+
+#[derive(Default)]
+struct BoardState {
+    known: BTreeMap<NameKey, Arc<[SocketAddr]>>,
+    workers: BTreeMap<usize, Postbox>,
+}
+
+#[expect(
+    clippy::disallowed_types,
+    reason = "the control thread's own; no worker sees it"
+)]
+type BoardLock = std::sync::Mutex<BoardState>;
+
+impl Board {
+    pub(super) fn publish(&self, key: NameKey, addresses: Vec<SocketAddr>) {
+        self.with(|board| {
+            let addresses: Arc<[SocketAddr]> = addresses.into();
+            board.known.insert(key, Arc::clone(&addresses));
+            for postbox in board.workers.values() {
+                postbox.post(resolved(key, &addresses));
+            }
+        });
+    }
+
+    /// A worker that is new, or new again, learns all that is known.
+    pub(super) fn enlist(&self, worker: usize, postbox: Postbox) {
+        self.with(|board| {
+            for (key, addresses) in &board.known {
+                postbox.post(resolved(*key, addresses));
+            }
+            board.workers.insert(worker, postbox);
+        });
+    }
+
+    /// The worker's thread has ended.
+    pub(super) fn strike(&self, worker: usize) {
+        self.with(|board| board.workers.remove(&worker));
+    }
+
+    /// True when no worker's thread is left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.with(|board| board.workers.is_empty())
+    }
+
+    pub(super) fn advance(&self, state: RunState) {
+        self.with(|board| {
+            for postbox in board.workers.values() {
+                postbox.post(Letter::Advance(state));
+            }
+        });
+    }
+
+    fn with<R>(&self, run: impl FnOnce(&mut BoardState) -> R) -> R {
+        run(&mut self
+            .state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
+
+fn resolved(key: NameKey, addresses: &Arc<[SocketAddr]>) -> Letter {
+    let addresses = Arc::clone(addresses);
+    Letter::Resolved {
+        group: key.group,
+        server: key.server,
+        addresses,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{GroupId, ServerId};
+    use crate::worker::{Mailbox, mailbox};
+
+    const FIRST: NameKey = NameKey {
+        group: GroupId(0),
+        server: ServerId(1),
+    };
+    const SECOND: NameKey = NameKey {
+        group: GroupId(2),
+        server: ServerId(0),
+    };
+
+    fn addresses(ports: &[u16]) -> Vec<SocketAddr> {
+        let address = |port: &u16| SocketAddr::from(([127, 0, 0, 1], *port));
+        ports.iter().map(address).collect()
+    }
+
+    fn enlisted(board: &Board, worker: usize) -> Mailbox {
+        let (postbox, mailbox) = mailbox().unwrap();
+        board.enlist(worker, postbox);
+        mailbox
+    }
+
+    /// Names and ports that have come for a worker.
+    fn told(mailbox: &Mailbox) -> Vec<(NameKey, Vec<u16>)> {
+        let read = |letter| match letter {
+            Letter::Resolved {
+                group,
+                server,
+                addresses,
+            } => {
+                let ports = addresses.iter().map(SocketAddr::port).collect();
+                (NameKey { group, server }, ports)
+            }
+            Letter::Advance(state) => panic!("nobody asked for {state:?}"),
+        };
+        mailbox.received().into_iter().map(read).collect()
+    }
+
+    #[test]
+    fn every_worker_is_told_of_new_addresses_once() {
+        let board = Board::default();
+        let mailboxes = [enlisted(&board, 0), enlisted(&board, 1)];
+        board.publish(FIRST, addresses(&[1, 2]));
+        for mailbox in &mailboxes {
+            assert_eq!(told(mailbox), [(FIRST, vec![1, 2])]);
+            assert_eq!(told(mailbox), []);
+        }
+    }
+
+    #[test]
+    fn a_worker_that_comes_late_learns_the_last_addresses_of_every_name() {
+        let board = Board::default();
+        board.publish(FIRST, addresses(&[1, 2]));
+        board.publish(SECOND, addresses(&[7]));
+        board.publish(FIRST, addresses(&[3]));
+        let late = enlisted(&board, 0);
+        assert_eq!(told(&late), [(FIRST, vec![3]), (SECOND, vec![7])]);
+    }
+
+    #[test]
+    fn a_worker_that_is_started_again_learns_what_it_knew_and_what_it_missed() {
+        let board = Board::default();
+        let before = enlisted(&board, 0);
+        board.publish(FIRST, addresses(&[1]));
+        board.strike(0);
+        assert!(board.is_empty());
+        board.publish(SECOND, addresses(&[7]));
+        assert_eq!(told(&before), [(FIRST, vec![1])]);
+        let again = enlisted(&board, 0);
+        assert!(!board.is_empty());
+        assert_eq!(told(&again), [(FIRST, vec![1]), (SECOND, vec![7])]);
+        board.publish(FIRST, addresses(&[2]));
+        assert_eq!(told(&again), [(FIRST, vec![2])]);
+    }
+}

@@ -1,0 +1,155 @@
+use std::io;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+
+use ringway_support::link::Address;
+use ringway_support::toml::front_to_back;
+use ringway_support::{DEADLINE, Link, Peer};
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+use tracing::subscriber::DefaultGuard;
+
+use super::*;
+use crate::config::parse;
+use crate::control::crew::RESTARTS_MAX;
+
+fn plan(server: &Address) -> Plan {
+    let own = "[runtime]\nworkers = 1\n[log]\naccess = \"off\"\n";
+    let loaded = parse("x.toml", own.to_owned() + &front_to_back("", "", server));
+    loaded.into_plan().unwrap()
+}
+
+/// Runs the control thread on this one.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().build().unwrap().block_on(future)
+}
+
+/// The lines that this thread logs, as an operator reads them.
+struct Logged {
+    lines: mpsc::Receiver<String>,
+    _subscriber: DefaultGuard,
+}
+
+impl Logged {
+    fn begin() -> Self {
+        let (sender, lines) = mpsc::channel();
+        let subscriber = tracing_subscriber::fmt()
+            .compact()
+            .with_ansi(false)
+            .with_writer(move || LineSender(sender.clone()));
+        Self {
+            lines,
+            _subscriber: tracing::subscriber::set_default(subscriber.finish()),
+        }
+    }
+
+    /// How many lines, since last asked, held each of `words`.
+    fn count<const N: usize>(&self, words: [&str; N]) -> [usize; N] {
+        let lines: Vec<String> = self.lines.try_iter().collect();
+        words.map(|words| lines.iter().filter(|line| line.contains(words)).count())
+    }
+}
+
+struct LineSender(mpsc::Sender<String>);
+
+impl io::Write for LineSender {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let _ = self.0.send(String::from_utf8_lossy(line).into_owned());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_worker_that_dies_is_started_again_on_its_sockets_and_both_are_logged() {
+    let logged = Logged::begin();
+    let echo = Peer::plain().echo();
+    let (lives, death) = (AtomicUsize::new(0), Arc::new(Barrier::new(2)));
+    let killed = Arc::clone(&death);
+    let body = move |shared: &Shared, assignment: Assignment| {
+        if lives.fetch_add(1, Ordering::SeqCst) > 0 {
+            return work(shared, assignment).map_err(|error| error.to_string());
+        }
+        (assignment.on_ready)();
+        killed.wait();
+        panic!("a defect, on purpose");
+    };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let ended = block_on(async {
+        let started = start_with(plan(echo.address()), Options::default(), Arc::new(body));
+        let started = started.await.unwrap();
+        let (_, PeerAddress::Ip(address)) = started.addresses().remove(0) else {
+            panic!("an IP address was bound");
+        };
+        let client = thread::spawn(move || {
+            // Taken by the kernel while no worker accepts: it must find the next one.
+            let mut waiting = Link::connect(&Address::Ip(address)).unwrap();
+            death.wait();
+            waiting.ping(b"still here?");
+            let _ = stop.send(());
+        });
+        let stopped = async { drop(stopped.await) };
+        let ended = started.run(stopped).await;
+        client.join().unwrap();
+        ended
+    });
+    assert_eq!(ended, Ok(()));
+    let words = [
+        "worker 0 died with its connections: it panicked; it is started again",
+        "worker 0 serves again",
+    ];
+    assert_eq!(logged.count(words), [1, 1]);
+}
+
+#[test]
+fn a_worker_that_keeps_dying_ends_the_process() {
+    let logged = Logged::begin();
+    let nobody = Peer::plain();
+    let lives = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&lives);
+    let body = move |_: &Shared, assignment: Assignment| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        (assignment.on_ready)();
+        Err("the ring is gone".to_owned())
+    };
+    let ended = block_on(async {
+        let started = start_with(plan(nobody.address()), Options::default(), Arc::new(body));
+        started.await.unwrap().run(sleep(DEADLINE)).await
+    });
+    let words = "worker 0 keeps dying: the ring is gone";
+    assert_eq!(ended, Err(words.to_owned()));
+    assert_eq!(lives.load(Ordering::SeqCst), 1 + RESTARTS_MAX);
+    let words = [
+        "the ring is gone; it is started again",
+        "worker 0 serves again",
+    ];
+    assert_eq!(logged.count(words), [RESTARTS_MAX; 2]);
+}
+
+#[test]
+fn each_worker_has_a_cpu_of_those_allowed() {
+    let four = [0, 2, 4, 6];
+    let given = |workers| cpus(&workers, &four).unwrap();
+    assert_eq!(given(Workers::Auto), [0, 2, 4, 6].map(Some));
+    assert_eq!(given(Workers::Count(2)), [0, 2].map(Some));
+    assert_eq!(given(Workers::Count(5)), [0, 2, 4, 6, 0].map(Some));
+    assert_eq!(given(Workers::Cpus(vec![4, 0])), [4, 0].map(Some));
+    assert_eq!(cpus(&Workers::Auto, &[]).unwrap(), [None]);
+    assert_eq!(cpus(&Workers::Count(2), &[]).unwrap(), [None, None]);
+}
+
+#[test]
+fn a_cpu_that_this_process_may_not_run_on_is_refused_with_those_it_may() {
+    let refused = cpus(&Workers::Cpus(vec![2, 3]), &[0, 2]).unwrap_err();
+    assert!(matches!(refused, StartError::System(_)));
+    let words = refused.to_string();
+    assert!(words.contains("may not run on CPU 3 of `cpus`"), "{words}");
+    assert!(words.contains("it has [0, 2]"), "{words}");
+    assert!(words.contains("taskset"), "{words}");
+}
