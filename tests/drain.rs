@@ -10,6 +10,8 @@
 use std::time::{Duration, Instant};
 
 use ringway_support::bridge::LEGS;
+use ringway_support::link::Address;
+use ringway_support::peer::Blackhole;
 use ringway_support::proxy::until_refused;
 use ringway_support::toml::front_to_back;
 use ringway_support::{Bridge, Ending, Leg, Peer, ringway, until};
@@ -201,4 +203,19 @@ fn a_unix_sockets_file_is_removed_at_the_end_and_a_left_one_is_no_obstacle() {
     proxy.signal(SIGTERM);
     proxy.wait_exit().expect_code(0);
     assert!(!path.exists(), "the socket's file is removed at the end");
+}
+
+/// A blocking connect would wait here for as long as the other process likes.
+#[test]
+fn a_unix_socket_whose_queue_is_full_is_in_use_and_does_not_hold_up_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("front.sock");
+    let _busy = Blackhole::listen(&Address::Unix(path.clone()));
+    let echo = Peer::plain().echo();
+    let unix = format!("unix:{}", path.display());
+    let toml = front_to_back("", "", echo.address()).replace("127.0.0.1:0", &unix);
+    let exit = ringway!().run_to_end(&toml);
+    exit.expect_code(71);
+    exit.expect_words(&[&unix]).expect_words(&["in use"]);
+    assert!(path.exists(), "the socket of another process is left alone");
 }

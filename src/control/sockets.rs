@@ -1,11 +1,11 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::time::sleep;
 
 use crate::config::{BindAddress, ListenerPlan, Plan, Steering};
@@ -168,8 +168,7 @@ fn refuse_if_taken(address: &BindAddress) -> io::Result<()> {
     let BindAddress::Tcp(address) = address else {
         return Ok(());
     };
-    let domain = socket2::Domain::for_address(*address);
-    let probe = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+    let probe = Socket::new(Domain::for_address(*address), Type::STREAM, None)?;
     probe.set_reuse_address(true)?;
     if address.is_ipv6() {
         probe.set_only_v6(true)?;
@@ -190,12 +189,14 @@ fn open_unix(
 }
 
 /// A socket file that nobody listens on any more is left over from a process that was killed.
+/// Never waits: a listener whose queue is full answers EAGAIN (connect(2)), and is alive.
 fn remove_if_stale(path: &Path) -> io::Result<()> {
-    match UnixStream::connect(path) {
-        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
+    let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    match probe.connect(&SockAddr::unix(path)?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path)
         }
-        Err(_) => Ok(()),
+        // bind(2) says what is wrong, if anything is.
+        _ => Ok(()),
     }
 }

@@ -315,7 +315,8 @@ impl ClosedPort {
     }
 }
 
-/// A server that never completes a TCP handshake: its queue is full and nobody accepts.
+/// A server that takes no connection: its queue is full and nobody accepts. A TCP handshake with
+/// it never completes; on a unix socket connect(2) waits, or says EAGAIN.
 pub struct Blackhole {
     peer: Peer,
     _waiting: Vec<Socket>,
@@ -327,7 +328,14 @@ impl Blackhole {
     #[must_use]
     #[expect(clippy::new_without_default, reason = "sockets are no default")]
     pub fn new() -> Self {
-        let peer = Peer::listen(&"127.0.0.1:0".parse().expect("an address"), 0);
+        Self::listen(&"127.0.0.1:0".parse().expect("an address"))
+    }
+
+    /// # Panics
+    /// When the kernel refuses.
+    #[must_use]
+    pub fn listen(address: &Address) -> Self {
+        let peer = Peer::listen(address, 0);
         let mut waiting = Vec::new();
         // A queue of length 0 still takes one or two.
         for _ in 0..4 {
