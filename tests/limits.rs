@@ -7,10 +7,11 @@
     reason = "a panic in a test is a failed test"
 )]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringway_support::bridge::Legs;
 use ringway_support::hello::hello_of;
+use ringway_support::sys::OpenFilesLimit;
 use ringway_support::tls::ClientTls;
 use ringway_support::toml::front_to_back;
 use ringway_support::wait::{DEADLINE, pause, within};
@@ -110,13 +111,7 @@ fn running_out_of_file_descriptors_costs_neither_the_process_nor_its_cpu() {
     let clients: Vec<_> = (0..150)
         .filter_map(|_| Link::connect(proxy.address("front")).ok())
         .collect();
-    proxy.wait_stderr(&[
-        "rlimit_nofile",
-        "file descriptor",
-        "open files",
-        "emfile",
-        "too many open",
-    ]);
+    proxy.wait_stderr(&["cannot accept"]);
 
     let before = proxy.cpu_time();
     pause(Duration::from_secs(1));
@@ -141,14 +136,86 @@ fn running_out_of_file_descriptors_costs_neither_the_process_nor_its_cpu() {
     proxy.wait_no_more_files(idle, 2 * 64);
 }
 
+/// Clients that say nothing take one file each and keep it: what they have taken is gone until
+/// they leave.
+#[test]
+fn while_file_descriptors_are_out_one_line_says_so_and_connections_that_live_go_on() {
+    let ringway = ringway!().workers(1).open_files(128);
+    let keys = "client_hello_timeout = \"1m\"";
+    let bridge = Bridge::start(ringway, (Leg::Tls13, Leg::Plain), keys);
+    let (mut client, mut server) = bridge.pair();
+    let silent: Vec<_> = (0..150)
+        .map(|_| Link::connect(bridge.proxy.address("front")).unwrap())
+        .collect();
+    bridge.proxy.wait_stderr(&["cannot accept"]);
+
+    let start = Instant::now();
+    let mut exchanges = 0;
+    // Several times the tenth of a second after which the proxy tries again.
+    while start.elapsed() < Duration::from_millis(700) {
+        client.send(b"still there?").unwrap();
+        assert_eq!(server.receive(12), b"still there?");
+        server.send(b"yes").unwrap();
+        assert_eq!(client.receive(3), b"yes");
+        exchanges += 1;
+    }
+    assert!(
+        exchanges > 3,
+        "{exchanges} exchanges in {:?}",
+        start.elapsed()
+    );
+    let line = bridge.proxy.stderr_line("cannot accept");
+    for words in [
+        "ERROR",
+        "listener=\"front\"",
+        "LimitNOFILE=",
+        "max_connections",
+    ] {
+        assert!(line.contains(words), "no {words:?} in: {line}");
+    }
+    assert!(bridge.proxy.stderr_lines("accepting again").is_empty());
+
+    drop(silent);
+    bridge.expect_service();
+    let _ = bridge.proxy.stderr_line("accepting again");
+    let _ = bridge.proxy.stderr_line("cannot accept");
+    client.send(b"and on").unwrap();
+    assert_eq!(server.receive(6), b"and on");
+}
+
+/// Twice 1,000 connections, two sockets that listen twice each, 512 pipe ends for each of two
+/// workers, and 64.
+const FILES_FOR_1000: u64 = 2 * 1000 + 2 * 2 + 2 * 512 + 64;
+
+#[test]
+fn the_limit_of_open_files_is_raised_to_what_the_configuration_needs() {
+    let echo = Peer::plain().echo();
+    let toml = front_to_back("max_connections = 1000", "", echo.address());
+    let hard = FILES_FOR_1000 + 500;
+    let limit = |soft| OpenFilesLimit { soft, hard };
+    let proxy = ringway!().open_files_limit(limit(256)).start(&toml);
+    assert_eq!(proxy.open_files_limit(), limit(FILES_FOR_1000));
+    let line = proxy.stderr_line("open files");
+    let words = format!("INFO open files: {FILES_FOR_1000} allowed, {FILES_FOR_1000} needed");
+    assert!(line.ends_with(&words), "{line}");
+
+    let proxy = ringway!().open_files_limit(limit(hard - 1)).start(&toml);
+    assert_eq!(proxy.open_files_limit(), limit(hard - 1), "never lowered");
+}
+
 #[test]
 fn a_lower_limit_of_open_files_than_configured_is_a_warning_at_the_start() {
     let echo = Peer::plain().echo();
-    let keys = "max_connections = 50000";
-    let proxy = ringway!()
-        .open_files(256)
-        .start(&front_to_back(keys, "", echo.address()));
-    proxy.wait_stderr(&["rlimit_nofile", "file descriptor", "open files", "nofile"]);
+    let toml = front_to_back("max_connections = 1000", "", echo.address());
+    let (soft, hard) = (256, FILES_FOR_1000 - 1);
+    let limit = OpenFilesLimit { soft, hard };
+    let proxy = ringway!().open_files_limit(limit).start(&toml);
+    assert_eq!(proxy.open_files_limit().soft, hard, "as far as it goes");
+    let line = proxy.stderr_line("open files");
+    let numbers = format!("{hard} open files allowed, the configured limits need {FILES_FOR_1000}");
+    for words in ["WARN", &numbers, "LimitNOFILE=", "lower max_connections"] {
+        assert!(line.contains(words), "no {words:?} in: {line}");
+    }
     let mut link = Link::connect(proxy.address("front")).unwrap();
     link.ping(b"hello");
 }
