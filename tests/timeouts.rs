@@ -7,15 +7,17 @@
     reason = "a panic in a test is a failed test"
 )]
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ringway_support::bridge::LEGS;
 use ringway_support::hello::hello_of;
 use ringway_support::peer::Blackhole;
+use ringway_support::process::keepalive_due;
 use ringway_support::tls::ClientTls;
-use ringway_support::toml::front_to_back;
+use ringway_support::toml::{front_to_back, listener, upstream};
 use ringway_support::wait::pause;
-use ringway_support::{Bridge, Ending, Leg, Link, ringway};
+use ringway_support::{Bridge, Ending, Leg, Link, Peer, ringway};
 
 /// Not sooner than the limit, and not much later: timers may be coarse, the machine busy.
 fn expect_about(limit: Duration, since: Instant) {
@@ -196,4 +198,51 @@ fn a_slow_reader_is_not_idle() {
         let _ = server.receive(3 * 1024 * 1024);
         pause(Duration::from_millis(100));
     }
+}
+
+/// The sockets of one proxied connection, the accepted one first: when the kernel will probe them.
+fn probes_due(listener_keys: &str, upstream_keys: &str) -> [Option<Duration>; 2] {
+    let peer = Peer::plain();
+    let toml = listener("front", "back", listener_keys, "")
+        + &upstream("back", &[peer.address()], upstream_keys);
+    let proxy = ringway!().start(&toml);
+    let client = Link::connect(proxy.address("front")).unwrap();
+    let server = peer.accept();
+    let dialled_from = server.socket().peer_addr().unwrap().as_socket().unwrap();
+    let ends = [
+        (proxy.address("front").ip(), client.local()),
+        (dialled_from, peer.address().ip()),
+    ];
+    ends.map(|(local, remote)| match (local, remote) {
+        (SocketAddr::V4(local), SocketAddr::V4(remote)) => keepalive_due(local, remote),
+        _ => panic!("IPv4 was asked for, not {local} and {remote}"),
+    })
+}
+
+#[test]
+fn each_side_is_probed_after_the_keepalive_idle_time_of_its_own_table() {
+    let about = |due: Option<Duration>, limit: u64| {
+        let limit = Duration::from_secs(limit);
+        let due = due.expect("keepalive is on");
+        let late = limit.saturating_sub(due);
+        assert!(
+            due <= limit && late < Duration::from_secs(30),
+            "{due:?} of {limit:?} are left"
+        );
+    };
+    let [accepted, dialled] = probes_due("", "");
+    about(accepted, 60);
+    about(dialled, 60);
+    let [accepted, dialled] = probes_due(
+        "keepalive = { idle = \"500s\" }",
+        "keepalive = { idle = \"900s\" }",
+    );
+    about(accepted, 500);
+    about(dialled, 900);
+    let [accepted, dialled] = probes_due("keepalive = false", "");
+    assert_eq!(accepted, None);
+    about(dialled, 60);
+    let [accepted, dialled] = probes_due("", "keepalive = false");
+    about(accepted, 60);
+    assert_eq!(dialled, None);
 }
