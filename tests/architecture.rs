@@ -75,6 +75,22 @@ fn layers(lib: &str) -> BTreeMap<String, u32> {
     layers
 }
 
+/// Layer of each room, from the table of docs/architecture.md: a row for each room.
+fn layers_in_document(document: &str) -> BTreeMap<String, u32> {
+    let mut layers = BTreeMap::new();
+    for line in document.lines() {
+        let mut cells = line.split('|').map(str::trim).skip(1);
+        let (Some(layer), Some(room)) = (cells.next(), cells.next()) else {
+            continue;
+        };
+        if let Ok(layer) = layer.parse() {
+            let before = layers.insert(room.trim_matches('`').to_owned(), layer);
+            assert_eq!(before, None, "{room} stands twice in the table");
+        }
+    }
+    layers
+}
+
 /// The room of a file, and how many modules deep it stands in the crate. `None` for the files
 /// that are above all rooms.
 fn place(path: &Path) -> Option<(String, usize)> {
@@ -336,6 +352,13 @@ fn the_table_has_every_room_and_no_other() {
         .filter_map(|(path, _)| place(path).map(|(room, _)| room))
         .collect();
     assert_eq!(table, rooms);
+}
+
+#[test]
+fn the_document_has_the_same_table() {
+    let lib = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let document = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    assert_eq!(layers_in_document(&document), layers(&lib));
 }
 
 #[test]
