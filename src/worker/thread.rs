@@ -204,3 +204,116 @@ fn follow(core: &Core, letter: Letter) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::path::Path;
+
+    use ringway_support::link::Address;
+    use ringway_support::toml::{listener, upstream};
+    use ringway_support::{Ending, Link, Peer, until};
+
+    use super::*;
+    use crate::config::parse;
+    use crate::net::{bind, local_address};
+    use crate::observe::SinkHandle;
+    use crate::sys::probe;
+    use crate::worker::{Postbox, mailbox};
+
+    /// Listener `sound`, and listener `broken`, whose group the core will not have.
+    fn plan(server: &Address, log: &Path) -> Arc<Plan> {
+        let text = format!("[log]\naccess = \"{}\"\n", log.display())
+            + &listener("sound", "a", "", "")
+            + &listener("broken", "b", "", "")
+            + &upstream("a", &[server], "")
+            + &upstream("b", &[server], "");
+        Arc::new(parse("x.toml", text).into_plan().unwrap())
+    }
+
+    /// A core with a defect that no plan could bring about: the second group is not there, and
+    /// whoever asks for it panics.
+    fn defective(plan: &Arc<Plan>) -> Shared {
+        assert_eq!(plan.upstreams.len(), 2);
+        Shared {
+            plan: Arc::clone(plan),
+            server_tls: vec![None, None],
+            client_tls: vec![None],
+            connections: vec![Arc::default(), Arc::default()],
+        }
+    }
+
+    /// The worker's sockets and where each of them listens.
+    fn bound(plan: &Plan) -> (Vec<Listen>, Vec<Address>) {
+        let bind = |(listener, plan): (ListenerId, &crate::config::ListenerPlan)| {
+            let fd = bind(&plan.binds[0].value, &plan.socket, plan.backlog).unwrap();
+            let address: SocketAddr = local_address(&fd).unwrap().unwrap();
+            let listen = Listen {
+                listener,
+                fd,
+                address: PeerAddress::Ip(address),
+            };
+            (listen, Address::Ip(address))
+        };
+        (0..).map(ListenerId).zip(&plan.listeners).map(bind).unzip()
+    }
+
+    fn assignment(listen: Vec<Listen>, log: RecordSender) -> (Assignment, Postbox) {
+        let (postbox, mailbox) = mailbox().unwrap();
+        let assignment = Assignment {
+            id: CoreId(0),
+            cpu: None,
+            driver: probe().ring.map_or(Driver::Epoll, Driver::Ring),
+            listen,
+            mailbox,
+            log,
+            on_ready: Box::new(|| ()),
+        };
+        (assignment, postbox)
+    }
+
+    #[test]
+    fn a_panic_ends_its_connection_alone_and_the_record_says_internal_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("access.log");
+        let echo = Peer::plain().echo();
+        let plan = plan(echo.address(), &log);
+        let sink = SinkHandle::spawn(Arc::clone(&plan)).unwrap();
+        let (listen, addresses) = bound(&plan);
+        let (assignment, postbox) = assignment(listen, sink.sender());
+        let shared = defective(&plan);
+        let worker = std::thread::spawn(move || work(&shared, assignment).is_ok());
+
+        let mut before = Link::connect(&addresses[0]).unwrap();
+        before.ping(b"before the panic");
+        let mut broken: Vec<_> = (0..3)
+            .map(|_| Link::connect(&addresses[1]).unwrap())
+            .collect();
+        for link in &mut broken {
+            let ending = link.expect_end();
+            assert!(!matches!(ending, Ending::Silence), "{ending:?}");
+        }
+        before.ping(b"after the panic");
+        Link::connect(&addresses[0]).unwrap().ping(b"a new one");
+        let lines = until("every panic has its line", || {
+            let text = std::fs::read_to_string(&log).unwrap();
+            let of_broken = text.lines().filter(|line| line.contains("\"broken\""));
+            let lines: Vec<String> = of_broken.map(str::to_owned).collect();
+            (lines.len() == broken.len()).then_some(lines)
+        });
+        for line in lines {
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+            assert_eq!(line["end"], "internal_error");
+            assert_eq!(line["phase"], "connect");
+            assert_eq!(line["ended_by"], "ringway");
+        }
+
+        before.finish().unwrap();
+        assert_eq!(before.expect_end(), Ending::Clean);
+        postbox.post(Letter::Advance(RunState::Draining));
+        assert!(
+            worker.join().unwrap(),
+            "the core has drained: no panic is counted as alive"
+        );
+    }
+}
