@@ -66,6 +66,23 @@ fn exit_codes_and_the_log_level_are_where_operators_look() {
 }
 
 #[test]
+fn every_fuzz_target_is_told_how_to_run() {
+    let manifest: toml::Table = toml::from_str(&text("fuzz/Cargo.toml")).unwrap();
+    let targets: BTreeSet<&str> = manifest["bin"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|target| target["name"].as_str().unwrap())
+        .collect();
+    let document = text("docs/testing.md");
+    let commands = document.split("\ncargo +nightly fuzz run ").skip(1);
+    let told: BTreeSet<&str> = commands
+        .filter_map(|rest| rest.split_whitespace().next())
+        .collect();
+    assert_eq!(told, targets);
+}
+
+#[test]
 fn every_link_between_documents_leads_somewhere() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let mut documents = vec![root.join("README.md"), root.join("CHANGELOG.md")];
