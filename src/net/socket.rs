@@ -5,6 +5,7 @@ use std::time::Duration;
 use monoio::net::UnixStream;
 use monoio::time::timeout;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt::socket_acceptconn;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use socket2::{SockRef, TcpKeepalive};
 
@@ -174,6 +175,17 @@ impl Socket {
     }
 }
 
+/// A story that panics drops its sockets while it unwinds. A plain close would tell both peers that
+/// they have had all there was.
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // A listening socket would hand the option down to every connection that comes after.
+        if std::thread::panicking() && !socket_acceptconn(self.fd()).unwrap_or(true) {
+            self.abort_on_close();
+        }
+    }
+}
+
 /// Sets what the configuration asks for. Accepted sockets inherit all of it from their listener
 /// (Linux copies the whole socket), so it costs no system call per connection there.
 ///
@@ -199,13 +211,15 @@ pub fn apply_options(socket: &SockRef<'_>, options: &SocketOptions) -> io::Resul
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
+    use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
     use monoio::{LegacyDriver, RuntimeBuilder};
 
     use super::*;
     use crate::config::{BindAddress, Keepalive, Plan, parse};
     use crate::net::{Listening, PeerAddress, bind, dial, local_address};
+
+    const LOCALHOST: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
 
     /// What a file with these keys for `front` and `back` says of their sockets.
     fn configured(listener: &str, upstream: &str) -> (SocketOptions, SocketOptions) {
@@ -236,13 +250,12 @@ mod tests {
     /// The options of an accepted socket and of the one that was dialled to it.
     fn accepted_and_dialled(listener: &str, upstream: &str) -> (SocketOptions, SocketOptions) {
         let (front, back) = configured(listener, upstream);
-        let bound: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let mut runtime = RuntimeBuilder::<LegacyDriver>::new()
             .enable_timer()
             .build()
             .unwrap();
         runtime.block_on(async move {
-            let fd = bind(&BindAddress::Tcp(bound), &front, 16).unwrap();
+            let fd = bind(&BindAddress::Tcp(LOCALHOST), &front, 16).unwrap();
             let address = PeerAddress::Ip(local_address(&fd).unwrap().unwrap());
             let listening = Listening::new(fd, address.clone()).unwrap();
             let dialled = dial(&address, &back).await.unwrap();
@@ -305,6 +318,39 @@ mod tests {
                 ..default
             })
         );
+    }
+
+    /// The listening socket outlives its core in the control thread's hand, as here.
+    #[test]
+    fn a_panic_resets_the_connections_it_meets_and_leaves_the_listening_socket_as_it_was() {
+        let (front, back) = configured("", "");
+        let mut runtime = RuntimeBuilder::<LegacyDriver>::new()
+            .enable_timer()
+            .build()
+            .unwrap();
+        runtime.block_on(async move {
+            let fd = bind(&BindAddress::Tcp(LOCALHOST), &front, 16).unwrap();
+            let address = PeerAddress::Ip(local_address(&fd).unwrap().unwrap());
+            let kept = Listening::new(fd.try_clone().unwrap(), address.clone()).unwrap();
+            let listening = Listening::new(fd, address.clone()).unwrap();
+            let client = dial(&address, &back).await.unwrap();
+            listening.readable().await.unwrap();
+            let accepted = listening.try_accept().unwrap();
+            let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+                let _held = (accepted, listening);
+                panic!("a defect, on purpose");
+            }));
+            assert!(panicked.is_err());
+            client.readable().await.unwrap();
+            let reset = client.try_recv(&mut [0; 1]).unwrap_err();
+            assert_eq!(reset.kind(), io::ErrorKind::ConnectionReset);
+
+            let client = dial(&address, &back).await.unwrap();
+            kept.readable().await.unwrap();
+            drop(kept.try_accept().unwrap());
+            client.readable().await.unwrap();
+            assert_eq!(client.try_recv(&mut [0; 1]).unwrap(), 0, "a clean end");
+        });
     }
 
     #[test]

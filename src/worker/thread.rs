@@ -219,7 +219,7 @@ mod tests {
     use crate::net::{bind, local_address};
     use crate::observe::SinkHandle;
     use crate::sys::probe;
-    use crate::worker::{Postbox, mailbox};
+    use crate::worker::mailbox;
 
     /// Listener `sound`, and listener `broken`, whose group the core will not have.
     fn plan(server: &Address, log: &Path) -> Arc<Plan> {
@@ -258,9 +258,9 @@ mod tests {
         (0..).map(ListenerId).zip(&plan.listeners).map(bind).unzip()
     }
 
-    fn assignment(listen: Vec<Listen>, log: RecordSender) -> (Assignment, Postbox) {
-        let (postbox, mailbox) = mailbox().unwrap();
-        let assignment = Assignment {
+    /// Made on the worker's thread: the end of the probe's ring interrupts the thread's next call.
+    fn assignment(listen: Vec<Listen>, mailbox: Mailbox, log: RecordSender) -> Assignment {
+        Assignment {
             id: CoreId(0),
             cpu: None,
             driver: probe().ring.map_or(Driver::Epoll, Driver::Ring),
@@ -268,8 +268,7 @@ mod tests {
             mailbox,
             log,
             on_ready: Box::new(|| ()),
-        };
-        (assignment, postbox)
+        }
     }
 
     #[test]
@@ -280,9 +279,12 @@ mod tests {
         let plan = plan(echo.address(), &log);
         let sink = SinkHandle::spawn(Arc::clone(&plan)).unwrap();
         let (listen, addresses) = bound(&plan);
-        let (assignment, postbox) = assignment(listen, sink.sender());
-        let shared = defective(&plan);
-        let worker = std::thread::spawn(move || work(&shared, assignment).is_ok());
+        let (postbox, mailbox) = mailbox().unwrap();
+        let (shared, sender) = (defective(&plan), sink.sender());
+        let worker = std::thread::spawn(move || {
+            let assignment = assignment(listen, mailbox, sender);
+            work(&shared, assignment).is_ok()
+        });
 
         let mut before = Link::connect(&addresses[0]).unwrap();
         before.ping(b"before the panic");
@@ -291,7 +293,11 @@ mod tests {
             .collect();
         for link in &mut broken {
             let ending = link.expect_end();
-            assert!(!matches!(ending, Ending::Silence), "{ending:?}");
+            assert_eq!(
+                ending,
+                Ending::Reset,
+                "no clean end of what was not finished"
+            );
         }
         before.ping(b"after the panic");
         Link::connect(&addresses[0]).unwrap().ping(b"a new one");
