@@ -31,6 +31,7 @@ pub struct Ringway {
     environment: Vec<(String, OsString)>,
     open_files: Option<OpenFilesLimit>,
     io_uring_denied: bool,
+    huge_pages_refused: bool,
     traced: Option<String>,
 }
 
@@ -47,6 +48,7 @@ impl Ringway {
             environment: Vec::new(),
             open_files: None,
             io_uring_denied: false,
+            huge_pages_refused: false,
             traced: None,
         }
     }
@@ -119,6 +121,13 @@ impl Ringway {
         self
     }
 
+    /// Makes [`Proxy::memory_bytes`] exact: huge pages come by 2 MiB.
+    #[must_use]
+    pub fn without_huge_pages(mut self) -> Self {
+        self.huge_pages_refused = true;
+        self
+    }
+
     /// Notes these system calls, as strace names them, for [`Proxy::traced_calls`].
     #[must_use]
     pub fn traced(mut self, calls: &str) -> Self {
@@ -183,6 +192,9 @@ impl Ringway {
         sys::die_with_parent(&mut command);
         if let Some(limit) = self.open_files {
             sys::limit_open_files(&mut command, limit);
+        }
+        if self.huge_pages_refused {
+            sys::refuse_huge_pages(&mut command);
         }
         if self.io_uring_denied {
             sys::deny_io_uring(&mut command);
