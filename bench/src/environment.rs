@@ -11,7 +11,7 @@ pub(crate) struct Environment {
     pub(crate) kernel: String,
     pub(crate) cpu: String,
     pub(crate) cores: usize,
-    pub(crate) proxy_core: usize,
+    pub(crate) proxy_cores: Vec<usize>,
     pub(crate) generator_core: usize,
     pub(crate) generator: String,
     pub(crate) proxies: Vec<ProxyVersion>,
@@ -24,7 +24,7 @@ pub(crate) struct ProxyVersion {
 }
 
 impl Environment {
-    pub(crate) fn look(peers: &[Peer], proxy_core: usize, generator_core: usize) -> Self {
+    pub(crate) fn look(peers: &[Peer], proxy_cores: &[usize], generator_core: usize) -> Self {
         let version = |peer: &Peer| ProxyVersion {
             label: peer.label.clone(),
             about: peer.about.clone(),
@@ -33,7 +33,7 @@ impl Environment {
             kernel: read_line("/proc/sys/kernel/osrelease"),
             cpu: cpu_model(),
             cores: cores(),
-            proxy_core,
+            proxy_cores: proxy_cores.to_vec(),
             generator_core,
             generator: concat!(
                 "ringway-bench ",
@@ -48,6 +48,11 @@ impl Environment {
 
 pub(crate) fn cores() -> usize {
     core_affinity::get_core_ids().map_or(1, |cores| cores.len())
+}
+
+pub(crate) fn first_cores(count: usize) -> Vec<usize> {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    cores.iter().map(|core| core.id).take(count).collect()
 }
 
 pub(crate) fn last_core() -> usize {

@@ -7,9 +7,11 @@
 //! each record in two pieces, which the proxy would pay for, and does not tell the handshake's
 //! kind while the stream lives.
 
+mod arrivals;
 mod carousel;
 mod client;
 mod connect;
+mod open;
 mod run;
 mod scene;
 mod socket;
@@ -18,6 +20,7 @@ mod tally;
 mod tls;
 mod upstream;
 
+pub(crate) use open::ARRIVALS_IN_FLIGHT_MAX;
 pub(crate) use run::{Load, RunFigures, run};
 pub(crate) use tally::{Latencies, Tally};
 pub(crate) use upstream::{UpstreamSocket, server_addresses, server_count};

@@ -6,23 +6,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use rustls::pki_types::ServerName;
 
 use super::carousel::{self, turn};
 use super::client::{self, Held};
 use super::connect::Client;
+use super::open::Crowd;
 use super::scene::{Gauge, Scene};
 use super::socket::{PATIENCE, Socket};
 use super::tally::Tally;
 use super::tls;
 use super::upstream::{self, UpstreamSocket};
 use crate::peer::{Running, Usage, family_usage};
-use crate::pki::{EDGE_NAME, Pki};
+use crate::pki::Pki;
 use crate::work::{Mode, Work};
 
 /// Operations before the measured ones, for each client and for each server: the first of either is
 /// always a full handshake, and so a resumed row must not begin earlier.
 const WARM_OPERATIONS: u64 = 4;
+/// More of the warm-up's time for each connection that has to be opened first.
+const OPENING_TIME_MAX: Duration = Duration::from_millis(4);
 /// For the allocator and the kernel to come to rest before memory is read.
 const SETTLING: Duration = Duration::from_millis(500);
 
@@ -35,6 +37,10 @@ pub(crate) struct Load {
     pub(crate) idle_connections: u32,
     pub(crate) warm_up: Duration,
     pub(crate) measured: Duration,
+    /// Open rows only.
+    pub(crate) arrivals_per_second: f64,
+    /// The generator is pinned to one of the proxy's cores.
+    pub(crate) shares_core: bool,
 }
 
 #[derive(Debug)]
@@ -47,6 +53,8 @@ pub(crate) struct RunFigures {
     pub(crate) generator: Usage,
     /// Bytes of the proxy's memory for each idle connection; idle rows only.
     pub(crate) bytes_per_connection: Option<f64>,
+    /// Of the load: what the proxy did not get is the generator's.
+    pub(crate) shares_core: bool,
 }
 
 /// Drives `load` through `proxy`, which has just been started.
@@ -79,20 +87,16 @@ async fn story(
     proxy: &mut Running,
 ) -> anyhow::Result<RunFigures> {
     let scene = Rc::new(Scene::new());
-    let tls = match load.work.role.originates() {
+    let tls = match load.work.role.server_speaks_tls() {
         true => Some(Arc::new(tls::server_config(&load.work, &load.pki)?)),
         false => None,
     };
-    monoio::spawn(upstream::serve(
-        upstream,
-        load.work.mode,
-        tls,
-        Rc::clone(&scene),
-    ));
+    monoio::spawn(upstream::serve(upstream, load.work, tls, Rc::clone(&scene)));
     await_ready(load.proxy_port, proxy, &scene).await?;
     let clients = clients(&load, &scene)?;
     match load.work.mode {
         Mode::Idle => measure_idle(&load, clients, &scene, proxy).await,
+        Mode::Open(_) => measure_open(&load, &scene, proxy).await,
         _ => measure_cpu(&load, clients, &scene, proxy).await,
     }
 }
@@ -117,14 +121,7 @@ fn clients(load: &Load, scene: &Rc<Scene>) -> anyhow::Result<Vec<Client>> {
         Mode::Bulk(_) => load.in_flight.div_ceil(4),
         _ => load.in_flight,
     };
-    let name = ServerName::try_from(EDGE_NAME)?;
-    let client = |_| {
-        let terminated = load.work.role.terminates();
-        let tls = terminated
-            .then(|| tls::client_config(&load.work, &load.pki))
-            .transpose()?;
-        Ok(Client::new(load.proxy_port, name.clone(), tls, scene))
-    };
+    let client = |_| Client::new(&load.work, &load.pki, load.proxy_port, scene);
     (0..count).map(client).collect()
 }
 
@@ -140,49 +137,100 @@ async fn measure_cpu(
     let warm = WARM_OPERATIONS * u64::from(parties);
     for client in clients {
         match load.work.mode {
-            Mode::Pingpong { bytes } => monoio::spawn(client::pingpong(client, bytes)),
+            Mode::Pingpong { bytes } => {
+                let connections = u64::from(load.in_flight);
+                monoio::spawn(client::pingpong(client, bytes, connections))
+            }
             Mode::Bulk(toward) => monoio::spawn(client::bulk(client, toward)),
-            Mode::Connect(_) | Mode::Idle => monoio::spawn(client::connect_again_and_again(client)),
+            Mode::Connect(_) | Mode::Open(_) | Mode::Idle => {
+                monoio::spawn(client::connect_again_and_again(client))
+            }
         };
     }
-    warm_up(load.warm_up, warm, scene).await?;
-    proxy.note_processes()?;
-    let own = [std::process::id()];
-    let (proxy_before, own_before) = (proxy.usage()?, family_usage(&own)?);
+    warm_up(load, warm, scene).await?;
+    let watch = Watch::begin(load, scene, proxy)?;
     let mut gauge = Gauge::new(scene);
-    let began = Instant::now();
-    scene.begin_measuring();
-    while gauge.tick() - began < load.measured {
+    while gauge.tick() - watch.began < load.measured {
         turn().await;
     }
-    let elapsed = began.elapsed();
-    let (proxy_after, own_after) = (proxy.usage()?, family_usage(&own)?);
-    Ok(RunFigures {
-        tally: scene.take_tally(),
-        elapsed,
-        waiting: gauge.waiting,
-        proxy: proxy_after.since(&proxy_before),
-        generator: own_after.since(&own_before),
-        bytes_per_connection: None,
-    })
+    watch.end(&gauge, scene, proxy)
 }
 
-/// Goes on for `least`, and until `operations` are complete.
-async fn warm_up(least: Duration, operations: u64, scene: &Scene) -> anyhow::Result<()> {
+/// Goes on for the load's time of warming up, and until `operations` are complete and all
+/// connections that stay are open.
+async fn warm_up(load: &Load, operations: u64, scene: &Scene) -> anyhow::Result<()> {
+    let settled = match load.work.mode {
+        Mode::Pingpong { .. } => u64::from(load.in_flight),
+        _ => 0,
+    };
+    let patience = PATIENCE + OPENING_TIME_MAX * u32::from(load.in_flight);
     let began = Instant::now();
-    while began.elapsed() < least || scene.warm_operations() < operations {
-        if began.elapsed() > least + PATIENCE {
+    while began.elapsed() < load.warm_up
+        || scene.warm_operations() < operations
+        || scene.settled_connections() < settled
+    {
+        if began.elapsed() > load.warm_up + patience {
             let failure = scene
                 .last_failure()
                 .unwrap_or_else(|| "no failure seen".into());
             bail!(
-                "the load did not get going: {} of {operations} operations in the warm-up, last failure: {failure}",
-                scene.warm_operations()
+                "the load did not get going: {} of {operations} operations in the warm-up, \
+                 {} of {settled} connections, last failure: {failure}",
+                scene.warm_operations(),
+                scene.settled_connections()
             );
         }
         turn().await;
     }
     Ok(())
+}
+
+/// What both sides had used when the measured time began.
+struct Watch {
+    began: Instant,
+    proxy: Usage,
+    own: Usage,
+    shares_core: bool,
+}
+
+impl Watch {
+    fn begin(load: &Load, scene: &Scene, proxy: &mut Running) -> anyhow::Result<Self> {
+        proxy.note_processes()?;
+        let watch = Self {
+            proxy: proxy.usage()?,
+            own: family_usage(&[std::process::id()])?,
+            began: Instant::now(),
+            shares_core: load.shares_core,
+        };
+        scene.begin_measuring();
+        Ok(watch)
+    }
+
+    fn end(self, gauge: &Gauge<'_>, scene: &Scene, proxy: &Running) -> anyhow::Result<RunFigures> {
+        let elapsed = self.began.elapsed();
+        Ok(RunFigures {
+            tally: scene.take_tally(),
+            elapsed,
+            waiting: gauge.waiting,
+            proxy: proxy.usage()?.since(&self.proxy),
+            generator: family_usage(&[std::process::id()])?.since(&self.own),
+            bytes_per_connection: None,
+            shares_core: self.shares_core,
+        })
+    }
+}
+
+async fn measure_open(
+    load: &Load,
+    scene: &Rc<Scene>,
+    proxy: &mut Running,
+) -> anyhow::Result<RunFigures> {
+    let crowd = Crowd::gather(load, scene).await?;
+    crowd.warm_up().await;
+    let watch = Watch::begin(load, scene, proxy)?;
+    let mut gauge = Gauge::new(scene);
+    crowd.measure(&mut gauge).await;
+    watch.end(&gauge, scene, proxy)
 }
 
 async fn measure_idle(
@@ -224,10 +272,13 @@ async fn measure_idle(
         proxy: proxy.usage()?.since(&before),
         generator: Usage::default(),
         bytes_per_connection: Some(memory as f64 / count as f64),
+        shares_core: load.shares_core,
     })
 }
 
-async fn all(tasks: impl Iterator<Item = impl Future<Output = ()> + 'static>) {
+pub(super) async fn all<T: 'static>(
+    tasks: impl Iterator<Item = impl Future<Output = T> + 'static>,
+) {
     let handles: Vec<_> = tasks.map(monoio::spawn).collect();
     for handle in handles {
         handle.await;

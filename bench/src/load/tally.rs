@@ -24,6 +24,8 @@ impl Handshakes {
 
 #[derive(Debug, Clone)]
 pub(crate) struct Latencies {
+    /// How late the generator itself began an operation that came at its own time.
+    pub(crate) start_delay: Histogram<u64>,
     pub(crate) connect: Histogram<u64>,
     pub(crate) handshake: Histogram<u64>,
     pub(crate) first_byte: Histogram<u64>,
@@ -37,6 +39,7 @@ impl Latencies {
     pub(crate) fn new() -> Self {
         let empty = Histogram::new_with_bounds(1, LATENCY_MAX_NS, DIGITS).expect("valid bounds");
         Self {
+            start_delay: empty.clone(),
             connect: empty.clone(),
             handshake: empty.clone(),
             first_byte: empty,
@@ -46,6 +49,7 @@ impl Latencies {
     /// What was recorded at all, by the phase's name.
     pub(crate) fn phases(&self) -> impl Iterator<Item = (&'static str, &Histogram<u64>)> {
         [
+            ("start_delay", &self.start_delay),
             ("connect", &self.connect),
             ("handshake", &self.handshake),
             ("first_byte", &self.first_byte),
@@ -57,6 +61,7 @@ impl Latencies {
     /// All have the same bounds, so adding cannot fail.
     pub(crate) fn add(&mut self, other: &Self) {
         let pairs = [
+            (&mut self.start_delay, &other.start_delay),
             (&mut self.connect, &other.connect),
             (&mut self.handshake, &other.handshake),
             (&mut self.first_byte, &other.first_byte),

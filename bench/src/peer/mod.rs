@@ -1,15 +1,19 @@
 //! The proxies that are compared: what each is called, configured with and started as.
 
 mod haproxy;
+mod hitch;
+mod library;
 mod nginx;
 mod process;
 mod ringway;
+mod stunnel;
 mod usage;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
+use clap::ValueEnum;
 
 pub(crate) use process::Running;
 pub(crate) use usage::{Usage, family_usage};
@@ -18,11 +22,35 @@ use crate::load::{server_addresses, server_count};
 use crate::pki::Pki;
 use crate::work::Work;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
     Ringway,
     Nginx,
     Haproxy,
+    Hitch,
+    Stunnel,
+}
+
+impl Kind {
+    /// In the order of the table's columns.
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Ringway,
+        Self::Nginx,
+        Self::Haproxy,
+        Self::Hitch,
+        Self::Stunnel,
+    ];
+
+    /// The program's name on the PATH.
+    pub(crate) fn program(self) -> &'static str {
+        match self {
+            Self::Ringway => "ringway",
+            Self::Nginx => "nginx",
+            Self::Haproxy => "haproxy",
+            Self::Hitch => "hitch",
+            Self::Stunnel => "stunnel",
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -42,7 +70,8 @@ pub(crate) struct Setting<'a> {
     pub(crate) listen_port: u16,
     pub(crate) upstream_port: u16,
     pub(crate) in_flight: u16,
-    pub(crate) core: usize,
+    /// One worker on each.
+    pub(crate) cores: &'a [usize],
     pub(crate) dir: &'a Path,
 }
 
@@ -57,9 +86,10 @@ impl Setting<'_> {
 impl Peer {
     pub(crate) fn examine(kind: Kind, path: &Path) -> anyhow::Result<Self> {
         let argument = match kind {
-            Kind::Ringway => "--version",
+            Kind::Ringway | Kind::Hitch => "--version",
             Kind::Nginx => "-V",
             Kind::Haproxy => "-vv",
+            Kind::Stunnel => "-version",
         };
         let output = Command::new(path)
             .arg(argument)
@@ -82,6 +112,8 @@ impl Peer {
             },
             Kind::Nginx => nginx::identity(&said),
             Kind::Haproxy => haproxy::identity(&said),
+            Kind::Hitch => hitch::identity(&said, &library::linked(path)),
+            Kind::Stunnel => stunnel::identity(&said),
         };
         Ok(Self {
             kind,
@@ -96,7 +128,21 @@ impl Peer {
             Kind::Ringway => ringway::configuration(setting),
             Kind::Nginx => nginx::configuration(setting, &self.about),
             Kind::Haproxy => haproxy::configuration(setting),
+            Kind::Hitch => hitch::configuration(setting),
+            Kind::Stunnel => stunnel::configuration(setting),
         }
+    }
+
+    /// Why this proxy cannot do this work, if it cannot.
+    pub(crate) fn lacks(&self, work: &Work) -> Option<String> {
+        let by_kind = match self.kind {
+            Kind::Hitch => hitch::lacks(work),
+            Kind::Stunnel => stunnel::lacks(work),
+            Kind::Ringway | Kind::Nginx | Kind::Haproxy => None,
+        };
+        by_kind
+            .map(str::to_owned)
+            .or_else(|| library::lacks(&self.about, work))
     }
 
     /// Ends in the foreground, so that the process tree is known.
@@ -106,6 +152,8 @@ impl Peer {
             Kind::Ringway => command.arg("run").arg(configuration),
             Kind::Nginx => command.arg("-c").arg(configuration),
             Kind::Haproxy => command.arg("-db").arg("-f").arg(configuration),
+            Kind::Hitch => command.arg("--config").arg(configuration),
+            Kind::Stunnel => command.arg(configuration),
         };
         command
     }
