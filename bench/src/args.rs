@@ -287,9 +287,9 @@ pub(crate) struct RunOptions {
     /// The cores that the proxy is pinned to, a worker on each.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "0")]
     pub(crate) proxy_cores: Vec<usize>,
-    /// The core of the clients and upstream servers. Default: the last one.
-    #[arg(long, value_name = "CORE")]
-    pub(crate) generator_core: Option<usize>,
+    /// The cores of the clients and upstream servers, a thread on each. Default: the last one.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) generator_cores: Vec<usize>,
     /// Directory for the figures as JSON, the latencies as .hgrm and the plot.
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     pub(crate) out: PathBuf,

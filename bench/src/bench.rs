@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -69,11 +69,11 @@ fn ringway_beside_this() -> Option<PathBuf> {
 pub(crate) struct Bench<'a> {
     pub(crate) options: &'a RunOptions,
     pub(crate) peers: &'a [Peer],
-    pub(crate) generator_core: usize,
+    pub(crate) generator_cores: Vec<usize>,
     /// As it was before the first run pins this process to a core.
     pub(crate) environment: Environment,
     dir: tempfile::TempDir,
-    pki: Rc<Pki>,
+    pki: Arc<Pki>,
     next_port: u16,
     runs: u64,
 }
@@ -85,17 +85,18 @@ impl<'a> Bench<'a> {
             "--seconds must be positive and --warm-up not negative"
         );
         let dir = tempfile::tempdir().context("cannot make a temporary directory")?;
-        let pki = Rc::new(Pki::create(dir.path())?);
+        let pki = Arc::new(Pki::create(dir.path())?);
         // Two harnesses on one machine should not begin at the same port.
         let offset = u16::try_from(std::process::id() % 8000)?;
-        let generator_core = options
-            .generator_core
-            .unwrap_or_else(environment::last_core);
+        let generator_cores = match options.generator_cores.as_slice() {
+            [] => vec![environment::last_core()],
+            given => given.to_vec(),
+        };
         Ok(Self {
             options,
             peers,
-            generator_core,
-            environment: Environment::look(peers, &options.proxy_cores, generator_core),
+            environment: Environment::look(peers, &options.proxy_cores, &generator_cores),
+            generator_cores,
             dir,
             pki,
             next_port: PORTS.start + offset,
@@ -106,12 +107,17 @@ impl<'a> Bench<'a> {
     /// The proxy would be charged for what the generator's busy polling takes from it.
     pub(crate) fn refuse_shared_core(&self) -> anyhow::Result<()> {
         ensure!(
-            !self.options.proxy_cores.contains(&self.generator_core),
-            "the proxy and the generator would share core {}: two cores are needed \
-             (--proxy-cores, --generator-core)",
-            self.generator_core
+            !self.shares_core(&self.options.proxy_cores),
+            "the proxy on {:?} and the generator on {:?} would share a core: two are needed \
+             (--proxy-cores, --generator-cores)",
+            self.options.proxy_cores,
+            self.generator_cores
         );
         Ok(())
+    }
+
+    pub(crate) fn shares_core(&self, cores: &[usize]) -> bool {
+        cores.iter().any(|core| self.generator_cores.contains(core))
     }
 
     pub(crate) fn show_configurations(&self, cases: &[Case]) -> anyhow::Result<()> {
@@ -167,7 +173,7 @@ impl<'a> Bench<'a> {
                     if row.lacks[index].is_some() {
                         continue;
                     }
-                    let record = match self.run(&row.case, index) {
+                    let record = match self.run(&row.case, index, round) {
                         Ok(figures) => Record::judge(&row.case.work, figures),
                         Err(error) => Record::failed(format!("{error:#}")),
                     };
@@ -207,24 +213,26 @@ impl<'a> Bench<'a> {
         setrlimit(Resource::Nofile, raised).context("cannot raise the limit of open files")
     }
 
-    fn run(&mut self, case: &Case, proxy: usize) -> anyhow::Result<RunFigures> {
+    fn run(&mut self, case: &Case, proxy: usize, round: u32) -> anyhow::Result<RunFigures> {
         self.runs += 1;
         let dir = self.dir.path().join(self.runs.to_string());
         fs::create_dir(&dir)?;
         let (upstream, upstream_port) = self.bind_somewhere()?;
         let (_, listen_port) = self.bind_somewhere()?;
         let setting = self.setting(case, &dir, listen_port, upstream_port);
-        let running = self.peers[proxy].start(&setting, self.generator_core)?;
+        let running = self.peers[proxy].start(&setting, self.generator_cores[0])?;
         let load = Load {
             work: case.work,
-            pki: Rc::clone(&self.pki),
+            pki: Arc::clone(&self.pki),
             proxy_port: listen_port,
             in_flight: case.work.connections.unwrap_or(self.options.in_flight),
             idle_connections: self.options.idle_connections,
             warm_up: Duration::from_secs_f64(self.options.warm_up),
             measured: Duration::from_secs_f64(self.options.seconds),
             arrivals_per_second: case.rate(proxy).unwrap_or(f64::NAN),
-            shares_core: case.cores.contains(&self.generator_core),
+            seed: u64::from(round),
+            cores: self.generator_cores.clone(),
+            shares_core: self.shares_core(&case.cores),
         };
         load::run(load, upstream, running)
     }

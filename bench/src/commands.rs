@@ -119,11 +119,10 @@ fn workers(options: &WorkersOptions) -> anyhow::Result<()> {
         several => several.to_vec(),
     };
     ensure!(cores.len() >= 2, "two workers need two cores");
-    if cores.contains(&bench.generator_core) {
+    if bench.shares_core(&cores) {
         eprintln!(
-            "the generator shares core {} with a worker: rates are withheld, and what an operation \
-             costs holds the cold caches of that core",
-            bench.generator_core
+            "the generator shares a core with a worker: rates are withheld, and what an operation \
+             costs holds the cold caches of that core"
         );
     }
     let mut cases = Vec::new();

@@ -12,7 +12,7 @@ pub(crate) struct Environment {
     pub(crate) cpu: String,
     pub(crate) cores: usize,
     pub(crate) proxy_cores: Vec<usize>,
-    pub(crate) generator_core: usize,
+    pub(crate) generator_cores: Vec<usize>,
     pub(crate) generator: String,
     pub(crate) proxies: Vec<ProxyVersion>,
 }
@@ -20,13 +20,15 @@ pub(crate) struct Environment {
 #[derive(Debug, Serialize)]
 pub(crate) struct ProxyVersion {
     pub(crate) label: String,
+    pub(crate) library: String,
     pub(crate) about: String,
 }
 
 impl Environment {
-    pub(crate) fn look(peers: &[Peer], proxy_cores: &[usize], generator_core: usize) -> Self {
+    pub(crate) fn look(peers: &[Peer], proxy_cores: &[usize], generator_cores: &[usize]) -> Self {
         let version = |peer: &Peer| ProxyVersion {
             label: peer.label.clone(),
+            library: peer.library(),
             about: peer.about.clone(),
         };
         Self {
@@ -34,7 +36,7 @@ impl Environment {
             cpu: cpu_model(),
             cores: cores(),
             proxy_cores: proxy_cores.to_vec(),
-            generator_core,
+            generator_cores: generator_cores.to_vec(),
             generator: concat!(
                 "ringway-bench ",
                 env!("CARGO_PKG_VERSION"),

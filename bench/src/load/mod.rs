@@ -1,4 +1,4 @@
-//! The load: clients and upstream servers in this process, on one core, polled busily.
+//! The load: clients and upstream servers in this process, on cores of their own, polled busily.
 //!
 //! Every socket is non-blocking and asked again each turn; nothing here ever sleeps in the kernel
 //! and no poll or ring entry hangs on a socket. So the proxy is charged neither for waking a
@@ -17,6 +17,7 @@ mod scene;
 mod socket;
 mod stream;
 mod tally;
+mod team;
 mod tls;
 mod upstream;
 

@@ -14,15 +14,15 @@ use super::scene::{Gauge, Scene};
 use super::socket::PATIENCE;
 use super::tally::record;
 
-/// Beyond that an arrival fails at once: the proxy does not keep up, and descriptors end.
+/// All threads together. Beyond that an arrival fails at once: the proxy does not keep up, and descriptors end.
 pub(crate) const ARRIVALS_IN_FLIGHT_MAX: u16 = 4000;
 /// Clients with tickets of their own. When all are busy another one is made, which has none.
 const CLIENTS: usize = 256;
 /// Operations of each client before the first arrival: it has a ticket then, and so has the proxy
 /// from each upstream server.
 const WARM_OPERATIONS: u32 = 4;
-const WARM_UP_SEED: u64 = 1;
-const SEED: u64 = 2;
+/// Other bursts than the measured ones.
+const WARM_UP_SEED: u64 = u64::MAX / 2;
 
 /// The clients that wait for an arrival, and how many are out.
 pub(super) struct Crowd {
@@ -78,7 +78,7 @@ impl Crowd {
     /// Arrivals for as long as the run is measured, and then until all are answered or patience
     /// ends.
     pub(super) async fn measure(self: &Rc<Self>, gauge: &mut Gauge<'_>) {
-        self.arrive(SEED, self.load.measured, gauge).await;
+        self.arrive(self.load.seed, self.load.measured, gauge).await;
         for _ in 0..self.out.get() {
             self.scene.failed(format!("not done after {PATIENCE:?}"));
         }
@@ -99,7 +99,9 @@ impl Crowd {
     }
 
     fn admit(self: &Rc<Self>, due: Instant) {
-        if self.out.get() == ARRIVALS_IN_FLIGHT_MAX {
+        if usize::from(self.out.get()) * self.load.cores.len()
+            >= usize::from(ARRIVALS_IN_FLIGHT_MAX)
+        {
             self.scene.failed("arrival: too many in flight".into());
             return;
         }

@@ -14,6 +14,7 @@ use super::open::Crowd;
 use super::scene::{Gauge, Scene};
 use super::socket::{PATIENCE, Socket};
 use super::tally::Tally;
+use super::team::Team;
 use super::tls;
 use super::upstream::{self, UpstreamSocket};
 use crate::peer::{Running, Usage, family_usage};
@@ -31,7 +32,7 @@ const SETTLING: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub(crate) struct Load {
     pub(crate) work: Work,
-    pub(crate) pki: Rc<Pki>,
+    pub(crate) pki: Arc<Pki>,
     pub(crate) proxy_port: u16,
     pub(crate) in_flight: u16,
     pub(crate) idle_connections: u32,
@@ -39,15 +40,41 @@ pub(crate) struct Load {
     pub(crate) measured: Duration,
     /// Open rows only.
     pub(crate) arrivals_per_second: f64,
+    /// Tells the bursts of rounds and threads apart.
+    pub(crate) seed: u64,
+    /// The generator's cores; the leading thread is on the first.
+    pub(crate) cores: Vec<usize>,
     /// The generator is pinned to one of the proxy's cores.
     pub(crate) shares_core: bool,
+}
+
+impl Load {
+    /// A part of the load for each core, as far as there are connections to hand out. The leading
+    /// thread's is the first. Memory is not measured faster by more threads.
+    fn shares(&self) -> Vec<(usize, Self)> {
+        let threads = match self.work.mode {
+            Mode::Idle => 1,
+            _ => self.cores.len().min(usize::from(self.in_flight)),
+        };
+        let count = u16::try_from(threads).unwrap_or(self.in_flight);
+        let share = |(index, core): (u16, &usize)| {
+            let load = Self {
+                in_flight: self.in_flight * (index + 1) / count - self.in_flight * index / count,
+                arrivals_per_second: self.arrivals_per_second / f64::from(count),
+                seed: self.seed.wrapping_mul(1000) + u64::from(index),
+                ..self.clone()
+            };
+            (*core, load)
+        };
+        (0..count).zip(&self.cores).map(share).collect()
+    }
 }
 
 #[derive(Debug)]
 pub(crate) struct RunFigures {
     pub(crate) tally: Tally,
     pub(crate) elapsed: Duration,
-    /// Time in which a turn over all tasks moved nothing.
+    /// Time in which a turn over all tasks moved nothing, on the average of the threads.
     pub(crate) waiting: Duration,
     pub(crate) proxy: Usage,
     pub(crate) generator: Usage,
@@ -63,22 +90,27 @@ pub(crate) fn run(
     upstream: UpstreamSocket,
     mut proxy: Running,
 ) -> anyhow::Result<RunFigures> {
+    in_runtime(async move {
+        let figures = story(load, upstream, &mut proxy).await;
+        figures.map_err(|error| proxy.explain(error))
+    })
+}
+
+/// Runs a story among its tasks, and drops what still runs at its end.
+pub(super) fn in_runtime<T: 'static>(
+    story: impl Future<Output = anyhow::Result<T>> + 'static,
+) -> anyhow::Result<T> {
     let mut runtime = monoio::RuntimeBuilder::<monoio::FusionDriver>::new()
         .build()
         .context("cannot start the generator's runtime")?;
-    // The main future of `block_on` is polled only when no task is left: the story is a task among
-    // the others. What still runs at its end is dropped with the runtime.
-    let figures = runtime.block_on(async move {
+    // The main future of `block_on` is polled only when no task is left: so the story is a task.
+    let told = runtime.block_on(async move {
         carousel::start();
-        monoio::spawn(async move {
-            let figures = story(load, upstream, &mut proxy).await;
-            figures.map_err(|error| proxy.explain(error))
-        })
-        .await
+        monoio::spawn(story).await
     });
     carousel::stop();
     drop(runtime);
-    figures
+    told
 }
 
 async fn story(
@@ -91,13 +123,15 @@ async fn story(
         true => Some(Arc::new(tls::server_config(&load.work, &load.pki)?)),
         false => None,
     };
-    monoio::spawn(upstream::serve(upstream, load.work, tls, Rc::clone(&scene)));
     await_ready(load.proxy_port, proxy, &scene).await?;
-    let clients = clients(&load, &scene)?;
+    let mut shares = load.shares();
+    let (_, load) = shares.remove(0);
+    let team = Team::start(shares, &upstream, tls.as_ref())?;
+    monoio::spawn(upstream::serve(upstream, load.work, tls, Rc::clone(&scene)));
     match load.work.mode {
-        Mode::Idle => measure_idle(&load, clients, &scene, proxy).await,
-        Mode::Open(_) => measure_open(&load, &scene, proxy).await,
-        _ => measure_cpu(&load, clients, &scene, proxy).await,
+        Mode::Idle => measure_idle(&load, &scene, proxy).await,
+        Mode::Open(_) => measure_open(&load, &scene, proxy, team).await,
+        _ => measure_cpu(&load, &scene, proxy, team).await,
     }
 }
 
@@ -127,15 +161,24 @@ fn clients(load: &Load, scene: &Rc<Scene>) -> anyhow::Result<Vec<Client>> {
 
 async fn measure_cpu(
     load: &Load,
-    clients: Vec<Client>,
     scene: &Rc<Scene>,
     proxy: &mut Running,
+    team: Team,
 ) -> anyhow::Result<RunFigures> {
-    let parties = load
-        .in_flight
-        .max(upstream::server_count(&load.work, load.in_flight));
-    let warm = WARM_OPERATIONS * u64::from(parties);
-    for client in clients {
+    begin_clients(load, scene)?;
+    warm_up(load, scene).await?;
+    team.begin().await;
+    let watch = Watch::begin(load, scene, proxy)?;
+    let mut gauge = Gauge::new(scene);
+    while gauge.tick() - watch.began < load.measured {
+        turn().await;
+    }
+    watch.end(&gauge, scene, proxy, team)
+}
+
+/// Lets every client of this thread go.
+pub(super) fn begin_clients(load: &Load, scene: &Rc<Scene>) -> anyhow::Result<()> {
+    for client in clients(load, scene)? {
         match load.work.mode {
             Mode::Pingpong { bytes } => {
                 let connections = u64::from(load.in_flight);
@@ -147,18 +190,14 @@ async fn measure_cpu(
             }
         };
     }
-    warm_up(load, warm, scene).await?;
-    let watch = Watch::begin(load, scene, proxy)?;
-    let mut gauge = Gauge::new(scene);
-    while gauge.tick() - watch.began < load.measured {
-        turn().await;
-    }
-    watch.end(&gauge, scene, proxy)
+    Ok(())
 }
 
-/// Goes on for the load's time of warming up, and until `operations` are complete and all
-/// connections that stay are open.
-async fn warm_up(load: &Load, operations: u64, scene: &Scene) -> anyhow::Result<()> {
+/// Goes on for the load's time of warming up, and until every client and server has had its
+/// operations and all connections that stay are open.
+pub(super) async fn warm_up(load: &Load, scene: &Scene) -> anyhow::Result<()> {
+    let servers = upstream::server_count(&load.work, load.in_flight);
+    let operations = WARM_OPERATIONS * u64::from(load.in_flight.max(servers));
     let settled = match load.work.mode {
         Mode::Pingpong { .. } => u64::from(load.in_flight),
         _ => 0,
@@ -206,14 +245,28 @@ impl Watch {
         Ok(watch)
     }
 
-    fn end(self, gauge: &Gauge<'_>, scene: &Scene, proxy: &Running) -> anyhow::Result<RunFigures> {
+    fn end(
+        self,
+        gauge: &Gauge<'_>,
+        scene: &Scene,
+        proxy: &Running,
+        team: Team,
+    ) -> anyhow::Result<RunFigures> {
+        team.stop();
         let elapsed = self.began.elapsed();
+        let (proxy, own) = (proxy.usage()?, family_usage(&[std::process::id()])?);
+        let (mut tally, mut waiting, mut threads) = (scene.take_tally(), gauge.waiting, 1);
+        for part in team.join()? {
+            tally.add(part.tally);
+            waiting += part.waiting;
+            threads += 1;
+        }
         Ok(RunFigures {
-            tally: scene.take_tally(),
+            tally,
             elapsed,
-            waiting: gauge.waiting,
-            proxy: proxy.usage()?.since(&self.proxy),
-            generator: family_usage(&[std::process::id()])?.since(&self.own),
+            waiting: waiting / threads,
+            proxy: proxy.since(&self.proxy),
+            generator: own.since(&self.own),
             bytes_per_connection: None,
             shares_core: self.shares_core,
         })
@@ -224,24 +277,26 @@ async fn measure_open(
     load: &Load,
     scene: &Rc<Scene>,
     proxy: &mut Running,
+    team: Team,
 ) -> anyhow::Result<RunFigures> {
     let crowd = Crowd::gather(load, scene).await?;
     crowd.warm_up().await;
+    team.begin().await;
     let watch = Watch::begin(load, scene, proxy)?;
     let mut gauge = Gauge::new(scene);
     crowd.measure(&mut gauge).await;
-    watch.end(&gauge, scene, proxy)
+    team.await_answers().await;
+    watch.end(&gauge, scene, proxy, team)
 }
 
 async fn measure_idle(
     load: &Load,
-    clients: Vec<Client>,
     scene: &Rc<Scene>,
     proxy: &mut Running,
 ) -> anyhow::Result<RunFigures> {
     let connections = u32::from(load.in_flight);
-    let again = self::clients(load, scene)?;
-    let warm = clients
+    let again = clients(load, scene)?;
+    let warm = clients(load, scene)?
         .into_iter()
         .map(|c| client::connect_times(c, connections));
     all(warm).await;

@@ -20,6 +20,11 @@ impl Handshakes {
     pub(crate) fn total(self) -> u64 {
         self.full + self.resumed
     }
+
+    fn add(&mut self, other: Self) {
+        self.full += other.full;
+        self.resumed += other.resumed;
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -101,6 +106,18 @@ impl Tally {
         *self.failures.entry(class).or_default() += 1;
     }
 
+    /// Another thread's share of the same run.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.operations += other.operations;
+        self.bytes += other.bytes;
+        self.client_handshakes.add(other.client_handshakes);
+        self.server_handshakes.add(other.server_handshakes);
+        for (class, count) in other.failures {
+            *self.failures.entry(class).or_default() += count;
+        }
+        self.latencies.add(&other.latencies);
+    }
+
     pub(crate) fn failure_count(&self) -> u64 {
         self.failures.values().sum()
     }
@@ -109,4 +126,28 @@ impl Tally {
 /// Records without losing what is out of bounds: it counts as the bound.
 pub(crate) fn record(histogram: &mut Histogram<u64>, time: Duration) {
     histogram.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(LATENCY_MAX_NS));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_merged_without_losing_errors_or_latencies() {
+        let part = |us| {
+            let mut tally = Tally::new();
+            tally.operations = 1;
+            tally.client_handshakes.resumed = 1;
+            tally.failed("connect: reset".into());
+            record(&mut tally.latencies.first_byte, Duration::from_micros(us));
+            tally
+        };
+        let mut sum = part(10);
+        sum.add(part(1000));
+        assert_eq!((sum.operations, sum.failure_count()), (2, 2));
+        assert_eq!(sum.client_handshakes.total(), 2);
+        let first_byte = &sum.latencies.first_byte;
+        assert_eq!(first_byte.len(), 2);
+        assert!(first_byte.equivalent(first_byte.max(), 1_000_000));
+    }
 }

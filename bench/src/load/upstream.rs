@@ -58,6 +58,13 @@ impl UpstreamSocket {
             listener: Listener::bind(port)?,
         })
     }
+
+    /// The same socket for another thread: either may accept.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            listener: self.listener.try_clone()?,
+        })
+    }
 }
 
 #[derive(Clone)]

@@ -40,18 +40,31 @@ fn version_text(bytes: &[u8]) -> Option<String> {
     String::from_utf8(text).ok()
 }
 
+/// The library in a proxy's words about itself: the last that is named, since builds name the one
+/// they were built with, then the one they run with.
+pub(super) fn named(about: &str) -> Option<String> {
+    let library = |mark: &str| {
+        let at = about.rfind(mark)?;
+        let mut words = about[at..].split_whitespace();
+        let (name, version) = (words.next()?, words.next()?);
+        let version = version.trim_matches(|sign: char| !sign.is_ascii_alphanumeric());
+        version
+            .starts_with(|first: char| first.is_ascii_digit())
+            .then(|| format!("{name} {version}"))
+    };
+    library("AWS-LC ").or_else(|| library("OpenSSL "))
+}
+
 /// Why this work is none for a proxy that says `about` itself.
 pub(super) fn lacks(about: &str, work: &Work) -> Option<String> {
-    let (major, minor) = openssl_release(about)?;
+    let (major, minor) = openssl_release(&named(about)?)?;
     let old = (major, minor) < HYBRID_SINCE;
     (work.group == Group::X25519MlKem768 && old)
         .then(|| format!("its OpenSSL {major}.{minor} has no X25519MLKEM768 (3.5 has)"))
 }
 
-/// The last that is named: builds name the one they were built with, then the one they run with.
-fn openssl_release(about: &str) -> Option<(u32, u32)> {
-    let (_, release) = about.rsplit_once("OpenSSL ")?;
-    let mut numbers = release.split(['.', ' ']).map(str::parse);
+fn openssl_release(library: &str) -> Option<(u32, u32)> {
+    let mut numbers = library.strip_prefix("OpenSSL ")?.split('.').map(str::parse);
     match (numbers.next(), numbers.next()) {
         (Some(Ok(major)), Some(Ok(minor))) => Some((major, minor)),
         _ => None,
@@ -66,8 +79,13 @@ mod tests {
     #[test]
     fn the_library_that_runs_decides() {
         let about = "built with OpenSSL 3.0.9 30 May 2023\nRunning with OpenSSL 3.5.1 1 Jan 2026";
-        assert_eq!(openssl_release(about), Some((3, 5)));
-        assert_eq!(openssl_release("AWS-LC 1.60.0"), None);
+        assert_eq!(named(about).as_deref(), Some("OpenSSL 3.5.1"));
+        let about = "Built with OpenSSL version : AWS-LC 1.60.0\nRunning on OpenSSL version : AWS-LC 1.60.0";
+        assert_eq!(named(about).as_deref(), Some("AWS-LC 1.60.0"));
+        let about =
+            "built with OpenSSL 3.0.20 7 Apr 2026 (running with OpenSSL 3.0.19 27 Jan 2026)";
+        assert_eq!(named(about).as_deref(), Some("OpenSSL 3.0.19"));
+        assert_eq!(named("ringway 0.1.0"), None);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 
-pub(crate) use process::Running;
+pub(crate) use process::{Running, pin};
 pub(crate) use usage::{Usage, family_usage};
 
 use crate::load::{server_addresses, server_count};
@@ -130,6 +130,14 @@ impl Peer {
             Kind::Haproxy => haproxy::configuration(setting),
             Kind::Hitch => hitch::configuration(setting),
             Kind::Stunnel => stunnel::configuration(setting),
+        }
+    }
+
+    /// Its TLS library and that one's version, as far as it says.
+    pub(crate) fn library(&self) -> String {
+        match self.kind {
+            Kind::Ringway => "rustls with aws-lc-rs".to_owned(),
+            _ => library::named(&self.about).unwrap_or_else(|| "unknown".to_owned()),
         }
     }
 

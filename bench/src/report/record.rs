@@ -185,9 +185,9 @@ fn measured(work: &Work, figures: &RunFigures) -> Measured {
 
 /// Why a run does not count, if it does not.
 fn refusal(work: &Work, tally: &Tally, measured: &Measured) -> Option<String> {
-    too_little(work, tally)
+    bottleneck(work, measured)
+        .or_else(|| too_little(work, tally))
         .or_else(|| wrong_handshakes(work, tally))
-        .or_else(|| bottleneck(work, measured))
 }
 
 fn too_little(work: &Work, tally: &Tally) -> Option<String> {

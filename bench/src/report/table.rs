@@ -44,14 +44,19 @@ pub(crate) fn print(
 }
 
 fn machine(out: &mut impl Write, environment: &Environment) -> io::Result<()> {
+    let proxies = environment.proxies.iter();
+    let libraries: Vec<_> = proxies
+        .map(|proxy| format!("{} with {}", proxy.label, proxy.library))
+        .collect();
     writeln!(
         out,
-        "\n{}, kernel {}, {} cores; proxy on core {:?}, clients and upstream servers on core {}\n",
+        "\n{}, kernel {}, {} cores; proxy on {:?}, clients and upstream servers on {:?}; {}\n",
         environment.cpu,
         environment.kernel,
         environment.cores,
         environment.proxy_cores,
-        environment.generator_core
+        environment.generator_cores,
+        libraries.join(", ")
     )
 }
 
