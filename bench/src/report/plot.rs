@@ -65,33 +65,38 @@ fn unwritable(file: &Path, error: &Failure) -> anyhow::Error {
 
 /// A bar for each proxy and row, as long as its figure is beside the first proxy's.
 fn costs(file: &Path, peers: &[Peer], rows: &[&Row]) -> Result<(), Failure> {
-    let row_height = i32::try_from(peers.len())? * BAR + ROW_GAP;
-    let height = HEAD + i32::try_from(rows.len())? * row_height;
-    let area = SVGBackend::new(file, (WIDTH.try_into()?, height.try_into()?)).into_drawing_area();
+    let bars: Vec<_> = rows.iter().map(|row| measured(row)).collect();
+    let height = |bars: &Vec<usize>| i32::try_from(bars.len()).map(|count| count * BAR + ROW_GAP);
+    let heights: Vec<_> = bars.iter().map(height).collect::<Result<_, _>>()?;
+    let bottom = HEAD + heights.iter().sum::<i32>();
+    let area = SVGBackend::new(file, (WIDTH.try_into()?, bottom.try_into()?)).into_drawing_area();
     area.fill(&WHITE)?;
     let title = format!("Cost beside {} (1.0): shorter is cheaper", peers[0].label);
-    area.draw(&Text::new(title, (10, 10), ("sans-serif", 17)))?;
+    area.draw(&Text::new(title, (10, 10), ("sans-serif", 20)))?;
     legend(&area, peers)?;
-    for (row, top) in rows
-        .iter()
-        .zip((HEAD..).step_by(usize::try_from(row_height)?))
-    {
-        area.draw(&Text::new(
-            row.case.name.as_str(),
-            (10, top + BAR / 2),
-            ("sans-serif", 12),
-        ))?;
-        for (peer, bar_top) in (0..peers.len()).zip((top..).step_by(BAR.try_into()?)) {
+    let mut top = HEAD;
+    for ((row, bars), height) in rows.iter().zip(bars).zip(heights) {
+        let name = row.case.name.as_str();
+        area.draw(&Text::new(name, (10, top), ("sans-serif", 14)))?;
+        for (peer, bar_top) in bars.into_iter().zip((top..).step_by(BAR.try_into()?)) {
             bar(&area, row, peer, bar_top)?;
         }
+        top += height;
     }
     let one = LABELS_WIDTH + bar_length(1.0);
     area.draw(&PathElement::new(
-        [(one, HEAD - 4), (one, height)],
+        [(one, HEAD - 4), (one, bottom)],
         BLACK.mix(0.4),
     ))?;
     area.present()?;
     Ok(())
+}
+
+/// The proxies that have a figure to draw.
+fn measured(row: &Row) -> Vec<usize> {
+    (0..row.records.len())
+        .filter(|peer| row.ratio(*peer).is_some())
+        .collect()
 }
 
 fn legend(area: &Svg<'_>, peers: &[Peer]) -> Result<(), Failure> {
@@ -105,7 +110,7 @@ fn legend(area: &Svg<'_>, peers: &[Peer]) -> Result<(), Failure> {
         area.draw(&Text::new(
             peer.label.as_str(),
             (left + 17, 35),
-            ("sans-serif", 13),
+            ("sans-serif", 15),
         ))?;
     }
     Ok(())
@@ -126,7 +131,7 @@ fn bar(area: &Svg<'_>, row: &Row, peer: usize, top: i32) -> Result<(), Failure> 
         short(figure.median),
         row.case.work.mode.unit()
     );
-    area.draw(&Text::new(text, (end + 4, top), ("sans-serif", 10)))?;
+    area.draw(&Text::new(text, (end + 4, top), ("sans-serif", 12)))?;
     Ok(())
 }
 
@@ -158,8 +163,9 @@ fn latencies(file: &Path, peers: &[Peer], rows: &[&Row]) -> Result<(), Failure> 
         let highest = curves.iter().flatten().map(|point| point.1);
         let highest = highest.fold(100.0, f64::max);
         let mut chart = ChartBuilder::on(&part)
-            .caption(row.case.name.as_str(), ("sans-serif", 17))
+            .caption(row.case.name.as_str(), ("sans-serif", 20))
             .margin(12)
+            .margin_right(40)
             .x_label_area_size(28)
             .y_label_area_size(70)
             .build_cartesian_2d(0.0..NINES_MAX, (10.0..highest * 2.0).log_scale())?;
@@ -178,7 +184,7 @@ fn latencies(file: &Path, peers: &[Peer], rows: &[&Row]) -> Result<(), Failure> 
         }
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
+            .position(SeriesLabelPosition::LowerRight)
             .background_style(WHITE.mix(0.8))
             .border_style(BLACK)
             .draw()?;
