@@ -136,7 +136,7 @@ impl Peer {
     /// Its TLS library and that one's version, as far as it says.
     pub(crate) fn library(&self) -> String {
         match self.kind {
-            Kind::Ringway => "rustls with aws-lc-rs".to_owned(),
+            Kind::Ringway => "rustls, aws-lc-rs".to_owned(),
             _ => library::named(&self.about).unwrap_or_else(|| "unknown".to_owned()),
         }
     }
@@ -174,4 +174,124 @@ pub(crate) fn installed(name: &str) -> Option<PathBuf> {
         .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/usr/local/sbin")])
         .map(|dir| dir.join(name))
         .find(|candidate| candidate.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::work::{Role, all_rows};
+
+    const LISTEN: u16 = 21_001;
+    const UPSTREAM: u16 = 21_002;
+
+    /// Certificates for one test: keys take a moment to make.
+    struct Desk {
+        dir: tempfile::TempDir,
+        pki: Pki,
+    }
+
+    impl Desk {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let pki = Pki::create(dir.path()).unwrap();
+            Self { dir, pki }
+        }
+
+        /// Every row's configuration for this kind, of the rows that it can do.
+        fn configurations(&self, kind: Kind) -> Vec<(Work, String)> {
+            let peer = Peer {
+                kind,
+                path: PathBuf::new(),
+                label: kind.program().to_owned(),
+                about: "OpenSSL 3.5.0".to_owned(),
+            };
+            let configuration = |work: &Work| {
+                peer.configuration(&Setting {
+                    work,
+                    pki: &self.pki,
+                    listen_port: LISTEN,
+                    upstream_port: UPSTREAM,
+                    in_flight: 16,
+                    cores: &[0, 2],
+                    dir: self.dir.path(),
+                })
+            };
+            all_rows()
+                .into_iter()
+                .filter(|work| peer.lacks(work).is_none())
+                .map(|work| (work, configuration(&work)))
+                .collect()
+        }
+    }
+
+    #[test]
+    fn every_configuration_names_its_listener_and_its_servers() {
+        let desk = Desk::new();
+        for kind in Kind::ALL {
+            for (work, text) in desk.configurations(kind) {
+                for word in [LISTEN, UPSTREAM].map(|port| port.to_string()) {
+                    assert!(text.contains(&word), "{kind:?} {}: {text}", work.name());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn ringway_takes_every_configuration_that_is_written_for_it() {
+        for (work, text) in Desk::new().configurations(Kind::Ringway) {
+            let loaded = ::ringway::config::parse("bench.toml", text);
+            let report = loaded.report(::ringway::config::Paint::Plain);
+            assert!(report.is_empty(), "{}: {report}", work.name());
+        }
+    }
+
+    #[test]
+    fn each_core_gets_a_worker() {
+        let desk = Desk::new();
+        let first = |kind| desk.configurations(kind).remove(0).1;
+        assert!(first(Kind::Ringway).contains("cpus = \"0,2\""));
+        let nginx = first(Kind::Nginx);
+        assert!(
+            nginx.contains("worker_processes 2;\nworker_cpu_affinity 1 100;"),
+            "{nginx}"
+        );
+        assert!(first(Kind::Haproxy).contains("nbthread 2\n    cpu-map 1/1-2 0 2\n"));
+        assert!(first(Kind::Hitch).contains("workers = 2\n"));
+    }
+
+    #[test]
+    fn who_passes_tls_through_chooses_by_the_servers_name() {
+        let desk = Desk::new();
+        for (kind, word) in [
+            (Kind::Ringway, "sni = \"upstream.ringway.test\""),
+            (Kind::Nginx, "ssl_preread on;"),
+            (Kind::Haproxy, "req.ssl_sni -i upstream.ringway.test"),
+        ] {
+            for (work, text) in desk.configurations(kind) {
+                let passes = work.role == Role::Passthrough;
+                assert_eq!(
+                    text.contains(word),
+                    passes,
+                    "{kind:?} {}: {text}",
+                    work.name()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn hitch_only_terminates_and_stunnel_has_tls_on_one_leg() {
+        let desk = Desk::new();
+        let roles = |kind| {
+            desk.configurations(kind)
+                .into_iter()
+                .map(|(work, _)| work.role)
+        };
+        assert!(roles(Kind::Hitch).all(|role| role == Role::Terminate));
+        for (work, text) in desk.configurations(Kind::Stunnel) {
+            let is_client = text.contains("\nclient = yes\n");
+            assert_eq!(is_client, work.role == Role::Originate, "{}", work.name());
+            assert!(work.role.terminates() != work.role.originates());
+        }
+    }
 }

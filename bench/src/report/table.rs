@@ -46,7 +46,7 @@ pub(crate) fn print(
 fn machine(out: &mut impl Write, environment: &Environment) -> io::Result<()> {
     let proxies = environment.proxies.iter();
     let libraries: Vec<_> = proxies
-        .map(|proxy| format!("{} with {}", proxy.label, proxy.library))
+        .map(|proxy| format!("{} ({})", proxy.label, proxy.library))
         .collect();
     writeln!(
         out,
