@@ -34,7 +34,8 @@ pub(crate) fn table() -> Vec<Work> {
         },
         of(Role::Both, FULL),
         of(Role::Both, RESUMED),
-        of(Role::Passthrough, FULL),
+        // Both ends of these handshakes are the harness's own: dearer ones would be its figure.
+        tls12(of(Role::Passthrough, RESUMED)),
     ]);
     for mode in [SMALL, LARGE, DOWN, UP, Mode::Idle] {
         rows.extend([Role::Plain, Role::Terminate, Role::Originate].map(|role| of(role, mode)));
@@ -42,15 +43,18 @@ pub(crate) fn table() -> Vec<Work> {
     rows
 }
 
+fn tls12(work: Work) -> Work {
+    Work {
+        version: Version::Tls12,
+        ..work
+    }
+}
+
 fn terminations() -> impl Iterator<Item = Work> {
     let (full, resumed) = (
         Work::new(Role::Terminate, FULL),
         Work::new(Role::Terminate, RESUMED),
     );
-    let tls12 = |work| Work {
-        version: Version::Tls12,
-        ..work
-    };
     let as_they_come = |work| Work {
         suites: Suites::AsTheyCome,
         ..work
