@@ -18,8 +18,9 @@ const FAILURES_MAX: f64 = 0.01;
 /// The generator is the bottleneck when it has no time left while the proxy has.
 const GENERATOR_BUSY: f64 = 0.95;
 const PROXY_BUSY: f64 = 0.90;
-/// Below that the proxy sleeps and wakes more than it works, and its cost is another one.
-const PROXY_STARVED: f64 = 0.50;
+/// Below that the proxy sleeps and wakes more than it works, and its cost is another one. Bulk
+/// through splice keeps a proxy half idle and still costs what it costs.
+const PROXY_STARVED: f64 = 0.33;
 /// Share of the time that a core was somebody else's although a task wanted to run.
 const DISTURBED: f64 = 0.05;
 
@@ -350,12 +351,12 @@ mod tests {
     #[test]
     fn a_cost_is_refused_when_the_generator_starves_the_proxy() {
         let (work, tally) = (row_named("connect-plain"), tally(1000, 0, 0));
-        let why = refusal(&work, &tally, &loaded(0.99, 0.4)).unwrap();
+        let why = refusal(&work, &tally, &loaded(0.99, 0.3)).unwrap();
         assert!(
-            why.contains("the generator was the bottleneck: 99 % busy, the proxy 40 %"),
+            why.contains("the generator was the bottleneck: 99 % busy, the proxy 30 %"),
             "{why}"
         );
-        assert_eq!(refusal(&work, &tally, &loaded(0.99, 0.8)), None);
+        assert_eq!(refusal(&work, &tally, &loaded(0.99, 0.6)), None);
         assert_eq!(refusal(&work, &tally, &loaded(0.2, 0.2)), None);
     }
 }
