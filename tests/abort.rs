@@ -232,6 +232,26 @@ fn a_garbage_record_ends_the_connection_and_tells_both_sides() {
     }
 }
 
+/// Read as a record's header it would announce 8 KiB, and those would never come.
+#[test]
+fn plain_text_amid_a_tls_stream_is_refused_at_once() {
+    let bridge = Bridge::start(ringway!(), (Leg::Tls13, Leg::Plain), "");
+    let mut witness = bridge.witness();
+    let (mut client, mut server) = bridge.pair();
+    warm_up(&mut client, &mut server);
+    client.send_raw(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    expect_abort((Leg::Tls13, Leg::Plain), Leg::Plain, &server.expect_end());
+    let record = bridge.record(&client);
+    record.expect(&[
+        ("end", "protocol_error"),
+        ("phase", "relay"),
+        ("ended_by", "downstream"),
+        ("alert", "unexpected_message"),
+    ]);
+    drop((client, server));
+    bridge.settled(&mut witness);
+}
+
 #[test]
 fn a_garbage_record_of_a_client_that_does_not_read_ends_the_connection() {
     for upstream in [Leg::Plain, Leg::Tls13] {

@@ -11,8 +11,8 @@ pub(crate) struct Environment {
     pub(crate) kernel: String,
     pub(crate) cpu: String,
     pub(crate) cores: usize,
-    pub(crate) proxy_core: usize,
-    pub(crate) generator_core: usize,
+    pub(crate) proxy_cores: Vec<usize>,
+    pub(crate) generator_cores: Vec<usize>,
     pub(crate) generator: String,
     pub(crate) proxies: Vec<ProxyVersion>,
 }
@@ -20,21 +20,23 @@ pub(crate) struct Environment {
 #[derive(Debug, Serialize)]
 pub(crate) struct ProxyVersion {
     pub(crate) label: String,
+    pub(crate) library: String,
     pub(crate) about: String,
 }
 
 impl Environment {
-    pub(crate) fn look(peers: &[Peer], proxy_core: usize, generator_core: usize) -> Self {
+    pub(crate) fn look(peers: &[Peer], proxy_cores: &[usize], generator_cores: &[usize]) -> Self {
         let version = |peer: &Peer| ProxyVersion {
             label: peer.label.clone(),
+            library: peer.library(),
             about: peer.about.clone(),
         };
         Self {
             kernel: read_line("/proc/sys/kernel/osrelease"),
             cpu: cpu_model(),
             cores: cores(),
-            proxy_core,
-            generator_core,
+            proxy_cores: proxy_cores.to_vec(),
+            generator_cores: generator_cores.to_vec(),
             generator: concat!(
                 "ringway-bench ",
                 env!("CARGO_PKG_VERSION"),
@@ -48,6 +50,11 @@ impl Environment {
 
 pub(crate) fn cores() -> usize {
     core_affinity::get_core_ids().map_or(1, |cores| cores.len())
+}
+
+pub(crate) fn first_cores(count: usize) -> Vec<usize> {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    cores.iter().map(|core| core.id).take(count).collect()
 }
 
 pub(crate) fn last_core() -> usize {

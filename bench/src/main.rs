@@ -7,11 +7,15 @@
 //! | `pki` | throw-away certificates |
 //! | `load` | clients and upstream servers, polled busily on one core |
 //! | `peer` | each proxy's configuration, its process, its CPU time and memory |
-//! | `compare` | the order of the runs, and what a run is worth |
-//! | `report` | medians, ratios, the table, JSON |
+//! | `commands` | what each subcommand measures |
+//! | `case` | a row as it is measured: the work, the cores, the rates |
+//! | `bench` | the order of the runs, one after the other |
+//! | `report` | what a run is worth; medians, ratios, the table, JSON, the plot |
 
 mod args;
-mod compare;
+mod bench;
+mod case;
+mod commands;
 mod environment;
 mod load;
 mod peer;
@@ -25,7 +29,5 @@ use clap::Parser;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> anyhow::Result<()> {
-    match args::Args::parse().command {
-        args::Command::Compare(options) => compare::compare(&options),
-    }
+    commands::run(&args::Args::parse().command)
 }

@@ -1,4 +1,4 @@
-//! Throw-away certificates: one CA, and a P-256 identity for each end.
+//! Throw-away certificates: one P-256 CA, and identities for each end.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose,
+    KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use crate::work::Key;
 
 /// The name that clients ask the proxy for.
 pub(crate) const EDGE_NAME: &str = "edge.ringway.test";
@@ -17,9 +19,25 @@ pub(crate) const UPSTREAM_NAME: &str = "upstream.ringway.test";
 
 pub(crate) struct Pki {
     pub(crate) ca_file: PathBuf,
-    pub(crate) edge: Identity,
-    pub(crate) upstream: Identity,
+    pub(crate) ca: CertificateDer<'static>,
+    edge: ByKey,
+    upstream: ByKey,
+    /// What clients show, and proxies to upstream servers. Always P-256.
     pub(crate) client: Identity,
+}
+
+struct ByKey {
+    p256: Identity,
+    rsa: Identity,
+}
+
+impl ByKey {
+    fn of(&self, key: Key) -> &Identity {
+        match key {
+            Key::EcdsaP256 => &self.p256,
+            Key::Rsa2048 => &self.rsa,
+        }
+    }
 }
 
 pub(crate) struct Identity {
@@ -39,6 +57,7 @@ impl Identity {
     fn issue(
         dir: &Path,
         name: &str,
+        key: Key,
         usage: ExtendedKeyUsagePurpose,
         ca: &CertifiedIssuer<'_, KeyPair>,
     ) -> anyhow::Result<Self> {
@@ -46,9 +65,15 @@ impl Identity {
         params.distinguished_name.push(DnType::CommonName, name);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![usage];
-        let key = KeyPair::generate()?;
+        let (key, kind) = match key {
+            Key::EcdsaP256 => (KeyPair::generate()?, "p256"),
+            Key::Rsa2048 => (
+                KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?,
+                "rsa",
+            ),
+        };
         let certificate = params.signed_by(&key, ca)?;
-        let file = |extension: &str| dir.join(format!("{name}.{extension}"));
+        let file = |extension: &str| dir.join(format!("{name}.{kind}.{extension}"));
         let identity = Self {
             certificate: certificate.der().clone(),
             key: key.serialize_der(),
@@ -75,14 +100,33 @@ impl Pki {
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
         let ca_file = dir.join("ca.crt");
         write_private(&ca_file, &ca.pem())?;
-        let server = ExtendedKeyUsagePurpose::ServerAuth;
-        let client = ExtendedKeyUsagePurpose::ClientAuth;
+        let server = |name: &str| -> anyhow::Result<ByKey> {
+            let of =
+                |key| Identity::issue(dir, name, key, ExtendedKeyUsagePurpose::ServerAuth, &ca);
+            Ok(ByKey {
+                p256: of(Key::EcdsaP256)?,
+                rsa: of(Key::Rsa2048)?,
+            })
+        };
+        let client_usage = ExtendedKeyUsagePurpose::ClientAuth;
+        let client = "client.ringway.test";
         Ok(Self {
             ca_file,
-            edge: Identity::issue(dir, EDGE_NAME, server.clone(), &ca)?,
-            upstream: Identity::issue(dir, UPSTREAM_NAME, server, &ca)?,
-            client: Identity::issue(dir, "client.ringway.test", client, &ca)?,
+            ca: ca.der().clone(),
+            edge: server(EDGE_NAME)?,
+            upstream: server(UPSTREAM_NAME)?,
+            client: Identity::issue(dir, client, Key::EcdsaP256, client_usage, &ca)?,
         })
+    }
+
+    /// What the proxy shows to clients.
+    pub(crate) fn edge(&self, key: Key) -> &Identity {
+        self.edge.of(key)
+    }
+
+    /// What the upstream servers show.
+    pub(crate) fn upstream(&self, key: Key) -> &Identity {
+        self.upstream.of(key)
     }
 }
 

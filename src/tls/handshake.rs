@@ -366,12 +366,9 @@ impl<'a, E: Engine> Handshake<'a, E> {
     /// says what is wrong with it, and makes the alert.
     fn next_record(&self) -> Option<usize> {
         let bytes = self.inbound.bytes().get(self.shown..).unwrap_or(&[]);
-        let plausible = bytes.first().is_none_or(|code| (20..=24).contains(code))
-            && bytes.get(1).is_none_or(|major| *major == 3);
         match record_bytes(bytes) {
-            Ok(Some(whole)) if plausible => (whole <= bytes.len()).then_some(whole),
-            Ok(None) if plausible => None,
-            _ => (bytes.len() >= HEADER_BYTES).then_some(bytes.len()),
+            Ok(whole) => whole.filter(|whole| *whole <= bytes.len()),
+            Err(_) => (bytes.len() >= HEADER_BYTES).then_some(bytes.len()),
         }
     }
 
@@ -449,7 +446,7 @@ impl Outbound {
 
 /// The end of our last flight, if no peer waits for it: it may go out with the first data.
 #[must_use]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Unsent(pub Vec<u8>);
 
 /// Turns a finished handshake into a leg with our record layer.

@@ -399,8 +399,16 @@ impl Opener {
 /// `None`: the header is not complete.
 ///
 /// # Errors
-/// [`RecordError::Overflow`] when it claims to be longer than any version allows.
+/// [`RecordError::Overflow`] when it claims to be longer than any version allows;
+/// [`RecordError::UnexpectedType`] as soon as what is there cannot be a record of TLS: waiting for
+/// as many bytes as it seems to announce would be waiting for nothing.
 pub(super) fn record_bytes(bytes: &[u8]) -> Result<Option<usize>, RecordError> {
+    // Types 20 to 24, major version 3 (RFC 8446 5.1, RFC 6520 for heartbeat).
+    let may_begin_so = bytes.first().is_none_or(|code| (20..=24).contains(code))
+        && bytes.get(1).is_none_or(|major| *major == 3);
+    if !may_begin_so {
+        return Err(RecordError::UnexpectedType);
+    }
     let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else {
         return Ok(None);
     };

@@ -21,14 +21,18 @@ pub(crate) async fn connect_again_and_again(mut client: Client) {
     }
 }
 
-/// One operation: connect, handshake, a byte to the upstream server and back, a clean end.
 async fn connect_once(client: &mut Client) -> Result<(), Failure> {
-    let began = Instant::now();
+    connect_due_at(client, Instant::now()).await
+}
+
+/// One operation, meant to begin at `due`: connect, handshake, a byte to the upstream server and
+/// back, a clean end.
+pub(super) async fn connect_due_at(client: &mut Client, due: Instant) -> Result<(), Failure> {
     let mut stream = client.open().await?;
     exchange(&mut stream, &mut [b'?']).await?;
     client
         .scene
-        .completed(|tally| record(&mut tally.latencies.first_byte, began.elapsed()));
+        .completed(|tally| record(&mut tally.latencies.first_byte, due.elapsed()));
     stream.close().await.map_err(Failure::at("close"))
 }
 
@@ -43,12 +47,22 @@ async fn exchange(stream: &mut Stream, message: &mut [u8]) -> Result<(), Failure
         .map_err(Failure::at("first byte"))
 }
 
-/// Messages there and back over one connection.
-pub(crate) async fn pingpong(mut client: Client, bytes: usize) {
+/// Messages there and back over one of `connections`.
+pub(crate) async fn pingpong(mut client: Client, bytes: usize, connections: u64) {
     let mut message = vec![b'?'; bytes];
+    let mut is_settled = false;
     loop {
-        let failure = match client.open().await {
-            Ok(stream) => rally(&client, stream, &mut message).await,
+        client.scene.await_door().await;
+        let opened = client.open().await;
+        client.scene.leave_door();
+        let failure = match opened {
+            Ok(stream) => {
+                if !is_settled {
+                    client.scene.settle(connections).await;
+                    is_settled = true;
+                }
+                rally(&client, stream, &mut message).await
+            }
             Err(failure) => failure,
         };
         client.scene.failed(failure.0);
@@ -108,11 +122,12 @@ pub(crate) async fn hold(mut client: Client, count: u32, held: Held) {
 }
 
 /// Opens `count` connections one after the other and closes each.
-pub(crate) async fn connect_times(mut client: Client, count: u32) {
+pub(crate) async fn connect_times(mut client: Client, count: u32) -> Client {
     for _ in 0..count {
         if let Err(failure) = connect_once(&mut client).await {
             client.scene.failed(failure.0);
             turn().await;
         }
     }
+    client
 }

@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection};
+use rustls::{ClientConfig, ClientConnection, NamedGroup};
 
 use super::scene::Scene;
 use super::socket::Socket;
 use super::stream::{Stream, TlsStream};
 use super::tally::record;
+use super::tls;
 use super::upstream::count;
+use crate::pki::Pki;
+use crate::work::Work;
 
 /// Loopback addresses that the clients spread over: 28,000 source ports towards each.
 const PROXY_ADDRESSES: u8 = 16;
@@ -42,25 +45,37 @@ fn describe(error: &io::Error) -> String {
 pub(crate) struct Client {
     port: u16,
     next_address: u8,
-    name: ServerName<'static>,
-    tls: Option<Arc<ClientConfig>>,
+    tls: Option<ClientTls>,
     pub(crate) scene: Rc<Scene>,
+}
+
+struct ClientTls {
+    name: ServerName<'static>,
+    config: Arc<ClientConfig>,
+    group: NamedGroup,
 }
 
 impl Client {
     pub(crate) fn new(
+        work: &Work,
+        pki: &Pki,
         port: u16,
-        name: ServerName<'static>,
-        tls: Option<ClientConfig>,
         scene: &Rc<Scene>,
-    ) -> Self {
-        Self {
+    ) -> anyhow::Result<Self> {
+        let tls = match work.role.client_speaks_tls() {
+            true => Some(ClientTls {
+                name: ServerName::try_from(tls::asked_name(work.role))?,
+                config: Arc::new(tls::client_config(work, pki)?),
+                group: tls::named_group(work.group),
+            }),
+            false => None,
+        };
+        Ok(Self {
             port,
             next_address: 0,
-            name,
-            tls: tls.map(Arc::new),
+            tls,
             scene: Rc::clone(scene),
-        }
+        })
     }
 
     /// Connects, and completes the handshake where the proxy terminates TLS.
@@ -73,12 +88,12 @@ impl Client {
         let connected = Instant::now();
         self.scene
             .note(|tally| record(&mut tally.latencies.connect, connected - began));
-        let Some(config) = &self.tls else {
+        let Some(tls) = &self.tls else {
             return Ok(Stream::Plain(socket));
         };
-        let session = ClientConnection::new(Arc::clone(config), self.name.clone())
+        let session = ClientConnection::new(Arc::clone(&tls.config), tls.name.clone())
             .map_err(|error| Failure(format!("handshake: {error}")))?;
-        let stream = TlsStream::handshake(socket, session.into())
+        let stream = TlsStream::handshake(socket, session.into(), tls.group)
             .await
             .map_err(Failure::at("handshake"))?;
         let kind = stream.handshake_kind();

@@ -1,4 +1,4 @@
-//! The load: clients and upstream servers in this process, on one core, polled busily.
+//! The load: clients and upstream servers in this process, on cores of their own, polled busily.
 //!
 //! Every socket is non-blocking and asked again each turn; nothing here ever sleeps in the kernel
 //! and no poll or ring entry hangs on a socket. So the proxy is charged neither for waking a
@@ -7,17 +7,21 @@
 //! each record in two pieces, which the proxy would pay for, and does not tell the handshake's
 //! kind while the stream lives.
 
+mod arrivals;
 mod carousel;
 mod client;
 mod connect;
+mod open;
 mod run;
 mod scene;
 mod socket;
 mod stream;
 mod tally;
+mod team;
 mod tls;
 mod upstream;
 
+pub(crate) use open::ARRIVALS_IN_FLIGHT_MAX;
 pub(crate) use run::{Load, RunFigures, run};
 pub(crate) use tally::{Latencies, Tally};
 pub(crate) use upstream::{UpstreamSocket, server_addresses, server_count};

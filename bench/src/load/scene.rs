@@ -3,7 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
+use super::carousel::turn;
 use super::tally::Tally;
+
+/// A fraction of the smallest backlog, stunnel's of 128 (SOMAXCONN).
+const AT_DOOR_MAX: u16 = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -19,6 +23,10 @@ pub(crate) struct Scene {
     progress: Cell<u64>,
     /// Operations completed in the warm-up.
     warm_operations: Cell<u64>,
+    /// Clients that open a connection to keep, all at once.
+    at_door: Cell<u16>,
+    /// Connections that stay and have been opened.
+    settled: Cell<u64>,
     /// The last thing that went wrong, also in the warm-up: why a run never got going.
     last_failure: RefCell<Option<String>>,
 }
@@ -30,6 +38,8 @@ impl Scene {
             tally: RefCell::new(Tally::new()),
             progress: Cell::new(0),
             warm_operations: Cell::new(0),
+            at_door: Cell::new(0),
+            settled: Cell::new(0),
             last_failure: RefCell::new(None),
         }
     }
@@ -44,6 +54,32 @@ impl Scene {
 
     pub(crate) fn warm_operations(&self) -> u64 {
         self.warm_operations.get()
+    }
+
+    /// Thousands of connections at one moment would overflow the listener's backlog, and the
+    /// kernel's second try comes a second later.
+    pub(crate) async fn await_door(&self) {
+        while self.at_door.get() == AT_DOOR_MAX {
+            turn().await;
+        }
+        self.at_door.set(self.at_door.get() + 1);
+    }
+
+    pub(crate) fn leave_door(&self) {
+        self.at_door.set(self.at_door.get() - 1);
+    }
+
+    /// One more connection that stays is open. Nobody talks before `all` are: those that do would
+    /// take the proxy's time from those that still open theirs.
+    pub(crate) async fn settle(&self, all: u64) {
+        self.settled.set(self.settled.get() + 1);
+        while self.settled.get() < all {
+            turn().await;
+        }
+    }
+
+    pub(crate) fn settled_connections(&self) -> u64 {
+        self.settled.get()
     }
 
     /// One more operation is complete; `note` enters its times while the run is measured.

@@ -121,6 +121,12 @@ impl Listener {
         Ok(Self { fd })
     }
 
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            fd: self.fd.try_clone()?,
+        })
+    }
+
     pub(crate) fn accept(&self, scene: &Rc<Scene>) -> io::Result<Socket> {
         let fd = accept_with(&self.fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
         sockopt::set_tcp_nodelay(&fd, true)?;

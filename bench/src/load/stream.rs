@@ -2,10 +2,9 @@
 
 use std::io::{self, Read, Write};
 
-use rustls::{Connection, HandshakeKind};
+use rustls::{Connection, HandshakeKind, NamedGroup};
 
 use super::socket::Socket;
-use super::tls::GROUP;
 
 #[derive(Debug)]
 pub(crate) enum Stream {
@@ -76,7 +75,11 @@ pub(crate) struct TlsStream {
 }
 
 impl TlsStream {
-    pub(crate) async fn handshake(socket: Socket, session: Connection) -> io::Result<Self> {
+    pub(crate) async fn handshake(
+        socket: Socket,
+        session: Connection,
+        group: NamedGroup,
+    ) -> io::Result<Self> {
         let mut stream = Self { socket, session };
         while stream.session.is_handshaking() {
             stream.flush().await?;
@@ -85,22 +88,22 @@ impl TlsStream {
             }
         }
         stream.flush().await?;
-        stream.check_group()?;
+        stream.check_group(group)?;
         Ok(stream)
     }
 
     /// A dearer or cheaper group than everybody's would be another work. A resumed TLS 1.2
     /// handshake has none.
-    fn check_group(&self) -> io::Result<()> {
+    fn check_group(&self, wanted: NamedGroup) -> io::Result<()> {
         match self
             .session
             .negotiated_key_exchange_group()
             .map(|group| group.name())
         {
-            Some(GROUP) | None => Ok(()),
-            Some(other) => Err(io::Error::other(format!(
-                "the group is {other:?}, not {GROUP:?}"
+            Some(group) if group != wanted => Err(io::Error::other(format!(
+                "the group is {group:?}, not {wanted:?}"
             ))),
+            _ => Ok(()),
         }
     }
 

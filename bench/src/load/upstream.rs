@@ -12,6 +12,7 @@ use super::scene::Scene;
 use super::socket::{Listener, Socket};
 use super::stream::{Stream, TlsStream};
 use super::tally::{Handshakes, Tally};
+use super::tls::named_group;
 use crate::work::{Handshake, Mode, Toward, Work};
 
 /// Servers in the group, as in the canonical configuration. Each address has its own 28,000 source
@@ -32,6 +33,7 @@ pub(crate) fn server_count(work: &Work, in_flight: u16) -> u16 {
         Mode::Connect(Handshake::Resumed) if work.role.originates() => {
             in_flight.saturating_mul(2).clamp(SERVERS, SERVERS_MAX)
         }
+        Mode::Open(Handshake::Resumed) if work.role.originates() => SERVERS_MAX,
         _ => SERVERS,
     }
 }
@@ -56,11 +58,18 @@ impl UpstreamSocket {
             listener: Listener::bind(port)?,
         })
     }
+
+    /// The same socket for another thread: either may accept.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            listener: self.listener.try_clone()?,
+        })
+    }
 }
 
 #[derive(Clone)]
 struct Server {
-    mode: Mode,
+    work: Work,
     tls: Option<Arc<ServerConfig>>,
     scene: Rc<Scene>,
 }
@@ -68,11 +77,11 @@ struct Server {
 /// Accepts and serves until the runtime goes.
 pub(crate) async fn serve(
     socket: UpstreamSocket,
-    mode: Mode,
+    work: Work,
     tls: Option<Arc<ServerConfig>>,
     scene: Rc<Scene>,
 ) {
-    let server = Server { mode, tls, scene };
+    let server = Server { work, tls, scene };
     loop {
         match socket.listener.accept(&server.scene) {
             Ok(accepted) => {
@@ -102,7 +111,8 @@ impl Server {
             return Ok(Stream::Plain(socket));
         };
         let session = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
-        let stream = TlsStream::handshake(socket, session.into()).await?;
+        let stream =
+            TlsStream::handshake(socket, session.into(), named_group(self.work.group)).await?;
         let kind = stream.handshake_kind();
         self.scene
             .note(|tally: &mut Tally| count(&mut tally.server_handshakes, kind));
@@ -110,11 +120,11 @@ impl Server {
     }
 
     async fn converse(&self, stream: Stream) -> io::Result<()> {
-        match self.mode {
+        match self.work.mode {
             Mode::Bulk(Toward::Client) => pour(stream).await,
             Mode::Bulk(Toward::Server) => drink(stream, &self.scene).await,
-            Mode::Connect(_) | Mode::Pingpong { .. } | Mode::Idle => {
-                echo(stream, self.mode.message_bytes()).await
+            Mode::Connect(_) | Mode::Open(_) | Mode::Pingpong { .. } | Mode::Idle => {
+                echo(stream, self.work.mode.message_bytes()).await
             }
         }
     }

@@ -1,10 +1,10 @@
-//! HAProxy in TCP mode as its operator would tune it for one core.
+//! HAProxy in TCP mode as its operator would tune it, one thread a core.
 
 use std::fmt::Write;
 
 use super::Setting;
 use crate::pki::UPSTREAM_NAME;
-use crate::work::{ClientIdentity, Handshake, Mode, Role};
+use crate::work::{ClientIdentity, Group, Handshake, Mode, Role};
 
 /// From `haproxy -vv`: the label, and the lines that name its version and TLS library.
 pub(super) fn identity(said: &str) -> (String, String) {
@@ -31,15 +31,18 @@ pub(super) fn configuration(setting: &Setting<'_>) -> String {
         ),
         _ => ("", ""),
     };
+    let cores: Vec<_> = setting.cores.iter().map(usize::to_string).collect();
     let mut text = format!(
-        "global\n    nbthread 1\n    cpu-map 1/1 {}\n    maxconn 9000\n{pipes}\
+        "global\n    nbthread {threads}\n    cpu-map 1/1-{threads} {}\n    maxconn 9000\n{pipes}\
          defaults\n    mode tcp\n{splice}    timeout connect 5s\n    timeout client 10m\n    \
          timeout server 10m\n\
-         frontend bench\n    bind 0.0.0.0:{}{} backlog 4096\n    default_backend backend\n\
+         frontend bench\n    bind 0.0.0.0:{}{} backlog 4096\n{}\
          backend backend\n    balance roundrobin\n",
-        setting.core,
+        cores.join(" "),
         setting.listen_port,
-        bind_tls(setting)
+        bind_tls(setting),
+        choice(setting.work.role),
+        threads = cores.len()
     );
     let tls = server_tls(setting);
     for (number, server) in setting.servers().enumerate() {
@@ -48,30 +51,51 @@ pub(super) fn configuration(setting: &Setting<'_>) -> String {
     text
 }
 
+fn choice(role: Role) -> String {
+    match role {
+        Role::Passthrough => format!(
+            "    tcp-request inspect-delay 5s\n    \
+             tcp-request content accept if {{ req.ssl_hello_type 1 }}\n    \
+             use_backend backend if {{ req.ssl_sni -i {UPSTREAM_NAME} }}\n"
+        ),
+        _ => "    default_backend backend\n".to_owned(),
+    }
+}
+
 fn bind_tls(setting: &Setting<'_>) -> String {
     if !setting.work.role.terminates() {
         return String::new();
     }
-    let bundle = setting.pki.edge.bundle_file.display();
+    let bundle = setting.pki.edge(setting.work.key).bundle_file.display();
     let verify = match setting.work.client {
         ClientIdentity::Anonymous => String::new(),
         ClientIdentity::Certificate => {
             format!(" ca-file {} verify required", setting.pki.ca_file.display())
         }
     };
-    format!(" ssl crt {bundle} ssl-min-ver TLSv1.2{verify}")
+    let curves = match setting.work.group {
+        Group::X25519 => "",
+        Group::X25519MlKem768 => " curves X25519MLKEM768:X25519:P-256",
+    };
+    format!(" ssl crt {bundle} ssl-min-ver TLSv1.2{curves}{verify}")
 }
 
 fn server_tls(setting: &Setting<'_>) -> String {
     if !setting.work.role.originates() {
         return String::new();
     }
-    let reuse = match setting.work.mode {
-        Mode::Connect(Handshake::Full) => " no-ssl-reuse",
-        _ => "",
-    };
+    let mut options = String::new();
+    if setting.work.mode.handshake() == Some(Handshake::Full) {
+        options += " no-ssl-reuse";
+    }
+    if setting.work.group == Group::X25519MlKem768 {
+        options += " curves X25519MLKEM768";
+    }
+    if setting.work.client == ClientIdentity::Certificate {
+        let _ = write!(options, " crt {}", setting.pki.client.bundle_file.display());
+    }
     format!(
-        " ssl verify required ca-file {} sni str({UPSTREAM_NAME}) verifyhost {UPSTREAM_NAME}{reuse}",
+        " ssl verify required ca-file {} sni str({UPSTREAM_NAME}) verifyhost {UPSTREAM_NAME}{options}",
         setting.pki.ca_file.display()
     )
 }

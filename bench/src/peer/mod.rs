@@ -1,28 +1,56 @@
 //! The proxies that are compared: what each is called, configured with and started as.
 
 mod haproxy;
+mod hitch;
+mod library;
 mod nginx;
 mod process;
 mod ringway;
+mod stunnel;
 mod usage;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
+use clap::ValueEnum;
 
-pub(crate) use process::Running;
+pub(crate) use process::{Running, pin};
 pub(crate) use usage::{Usage, family_usage};
 
 use crate::load::{server_addresses, server_count};
 use crate::pki::Pki;
 use crate::work::Work;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
     Ringway,
     Nginx,
     Haproxy,
+    Hitch,
+    Stunnel,
+}
+
+impl Kind {
+    /// In the order of the table's columns.
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Ringway,
+        Self::Nginx,
+        Self::Haproxy,
+        Self::Hitch,
+        Self::Stunnel,
+    ];
+
+    /// The program's name on the PATH.
+    pub(crate) fn program(self) -> &'static str {
+        match self {
+            Self::Ringway => "ringway",
+            Self::Nginx => "nginx",
+            Self::Haproxy => "haproxy",
+            Self::Hitch => "hitch",
+            Self::Stunnel => "stunnel",
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -42,7 +70,8 @@ pub(crate) struct Setting<'a> {
     pub(crate) listen_port: u16,
     pub(crate) upstream_port: u16,
     pub(crate) in_flight: u16,
-    pub(crate) core: usize,
+    /// One worker on each.
+    pub(crate) cores: &'a [usize],
     pub(crate) dir: &'a Path,
 }
 
@@ -57,9 +86,10 @@ impl Setting<'_> {
 impl Peer {
     pub(crate) fn examine(kind: Kind, path: &Path) -> anyhow::Result<Self> {
         let argument = match kind {
-            Kind::Ringway => "--version",
+            Kind::Ringway | Kind::Hitch => "--version",
             Kind::Nginx => "-V",
             Kind::Haproxy => "-vv",
+            Kind::Stunnel => "-version",
         };
         let output = Command::new(path)
             .arg(argument)
@@ -82,6 +112,8 @@ impl Peer {
             },
             Kind::Nginx => nginx::identity(&said),
             Kind::Haproxy => haproxy::identity(&said),
+            Kind::Hitch => hitch::identity(&said, &library::linked(path)),
+            Kind::Stunnel => stunnel::identity(&said),
         };
         Ok(Self {
             kind,
@@ -96,7 +128,29 @@ impl Peer {
             Kind::Ringway => ringway::configuration(setting),
             Kind::Nginx => nginx::configuration(setting, &self.about),
             Kind::Haproxy => haproxy::configuration(setting),
+            Kind::Hitch => hitch::configuration(setting),
+            Kind::Stunnel => stunnel::configuration(setting),
         }
+    }
+
+    /// Its TLS library and that one's version, as far as it says.
+    pub(crate) fn library(&self) -> String {
+        match self.kind {
+            Kind::Ringway => "rustls, aws-lc-rs".to_owned(),
+            _ => library::named(&self.about).unwrap_or_else(|| "unknown".to_owned()),
+        }
+    }
+
+    /// Why this proxy cannot do this work, if it cannot.
+    pub(crate) fn lacks(&self, work: &Work) -> Option<String> {
+        let by_kind = match self.kind {
+            Kind::Hitch => hitch::lacks(work),
+            Kind::Stunnel => stunnel::lacks(work),
+            Kind::Ringway | Kind::Nginx | Kind::Haproxy => None,
+        };
+        by_kind
+            .map(str::to_owned)
+            .or_else(|| library::lacks(&self.about, work))
     }
 
     /// Ends in the foreground, so that the process tree is known.
@@ -106,6 +160,8 @@ impl Peer {
             Kind::Ringway => command.arg("run").arg(configuration),
             Kind::Nginx => command.arg("-c").arg(configuration),
             Kind::Haproxy => command.arg("-db").arg("-f").arg(configuration),
+            Kind::Hitch => command.arg("--config").arg(configuration),
+            Kind::Stunnel => command.arg(configuration),
         };
         command
     }
@@ -118,4 +174,124 @@ pub(crate) fn installed(name: &str) -> Option<PathBuf> {
         .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/usr/local/sbin")])
         .map(|dir| dir.join(name))
         .find(|candidate| candidate.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::work::{Role, all_rows};
+
+    const LISTEN: u16 = 21_001;
+    const UPSTREAM: u16 = 21_002;
+
+    /// Certificates for one test: keys take a moment to make.
+    struct Desk {
+        dir: tempfile::TempDir,
+        pki: Pki,
+    }
+
+    impl Desk {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let pki = Pki::create(dir.path()).unwrap();
+            Self { dir, pki }
+        }
+
+        /// Every row's configuration for this kind, of the rows that it can do.
+        fn configurations(&self, kind: Kind) -> Vec<(Work, String)> {
+            let peer = Peer {
+                kind,
+                path: PathBuf::new(),
+                label: kind.program().to_owned(),
+                about: "OpenSSL 3.5.0".to_owned(),
+            };
+            let configuration = |work: &Work| {
+                peer.configuration(&Setting {
+                    work,
+                    pki: &self.pki,
+                    listen_port: LISTEN,
+                    upstream_port: UPSTREAM,
+                    in_flight: 16,
+                    cores: &[0, 2],
+                    dir: self.dir.path(),
+                })
+            };
+            all_rows()
+                .into_iter()
+                .filter(|work| peer.lacks(work).is_none())
+                .map(|work| (work, configuration(&work)))
+                .collect()
+        }
+    }
+
+    #[test]
+    fn every_configuration_names_its_listener_and_its_servers() {
+        let desk = Desk::new();
+        for kind in Kind::ALL {
+            for (work, text) in desk.configurations(kind) {
+                for word in [LISTEN, UPSTREAM].map(|port| port.to_string()) {
+                    assert!(text.contains(&word), "{kind:?} {}: {text}", work.name());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn ringway_takes_every_configuration_that_is_written_for_it() {
+        for (work, text) in Desk::new().configurations(Kind::Ringway) {
+            let loaded = ::ringway::config::parse("bench.toml", text);
+            let report = loaded.report(::ringway::config::Paint::Plain);
+            assert!(report.is_empty(), "{}: {report}", work.name());
+        }
+    }
+
+    #[test]
+    fn each_core_gets_a_worker() {
+        let desk = Desk::new();
+        let first = |kind| desk.configurations(kind).remove(0).1;
+        assert!(first(Kind::Ringway).contains("cpus = \"0,2\""));
+        let nginx = first(Kind::Nginx);
+        assert!(
+            nginx.contains("worker_processes 2;\nworker_cpu_affinity 1 100;"),
+            "{nginx}"
+        );
+        assert!(first(Kind::Haproxy).contains("nbthread 2\n    cpu-map 1/1-2 0 2\n"));
+        assert!(first(Kind::Hitch).contains("workers = 2\n"));
+    }
+
+    #[test]
+    fn who_passes_tls_through_chooses_by_the_servers_name() {
+        let desk = Desk::new();
+        for (kind, word) in [
+            (Kind::Ringway, "sni = \"upstream.ringway.test\""),
+            (Kind::Nginx, "ssl_preread on;"),
+            (Kind::Haproxy, "req.ssl_sni -i upstream.ringway.test"),
+        ] {
+            for (work, text) in desk.configurations(kind) {
+                let passes = work.role == Role::Passthrough;
+                assert_eq!(
+                    text.contains(word),
+                    passes,
+                    "{kind:?} {}: {text}",
+                    work.name()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn hitch_only_terminates_and_stunnel_has_tls_on_one_leg() {
+        let desk = Desk::new();
+        let roles = |kind| {
+            desk.configurations(kind)
+                .into_iter()
+                .map(|(work, _)| work.role)
+        };
+        assert!(roles(Kind::Hitch).all(|role| role == Role::Terminate));
+        for (work, text) in desk.configurations(Kind::Stunnel) {
+            let is_client = text.contains("\nclient = yes\n");
+            assert_eq!(is_client, work.role == Role::Originate, "{}", work.name());
+            assert!(work.role.terminates() != work.role.originates());
+        }
+    }
 }

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::usage::{Usage, family, family_usage, memory_bytes};
 use super::{Peer, Setting};
@@ -26,7 +27,7 @@ pub(crate) struct Running {
 }
 
 impl Peer {
-    /// Starts it on the proxy's core. The child inherits the affinity of the thread that starts it.
+    /// Starts it on the proxy's cores. The child inherits the affinity of the thread that starts it.
     pub(crate) fn start(
         &self,
         setting: &Setting<'_>,
@@ -36,7 +37,7 @@ impl Peer {
         fs::write(&configuration, self.configuration(setting))?;
         let log_file = setting.dir.join("proxy.log");
         let log = File::create(&log_file)?;
-        pin(setting.core)?;
+        pin(setting.cores)?;
         let child = self
             .command(&configuration)
             .stdin(Stdio::null())
@@ -44,7 +45,7 @@ impl Peer {
             .stderr(log)
             .spawn()
             .with_context(|| format!("cannot start {}", self.path.display()));
-        pin(generator_core)?;
+        pin(&[generator_core])?;
         let child = child?;
         let pids = vec![child.id()];
         Ok(Running {
@@ -56,14 +57,16 @@ impl Peer {
     }
 }
 
-/// Pins this thread, and what it starts from now on, to one core.
-fn pin(core: usize) -> anyhow::Result<()> {
-    if core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
-        return Ok(());
+/// Pins this thread, and what it starts from now on, to these cores.
+pub(crate) fn pin(cores: &[usize]) -> anyhow::Result<()> {
+    let mut set = CpuSet::new();
+    for core in cores {
+        ensure!(*core < CpuSet::MAX_CPU, "there is no core {core}");
+        set.set(*core);
     }
-    Err(anyhow!(
-        "cannot pin to core {core}: does it exist, and may this process use it?"
-    ))
+    sched_setaffinity(None, &set).with_context(|| {
+        format!("cannot pin to cores {cores:?}: do they exist, and may this process use them?")
+    })
 }
 
 impl Running {

@@ -4,16 +4,24 @@ use std::fmt::Write;
 
 use super::Setting;
 use crate::pki::UPSTREAM_NAME;
-use crate::work::{ClientIdentity, Handshake, Mode};
+use crate::work::{ClientIdentity, Group, Handshake, Role};
 
 pub(super) fn configuration(setting: &Setting<'_>) -> String {
+    let cores: Vec<_> = setting.cores.iter().map(usize::to_string).collect();
     let mut text = format!(
         "[runtime]\ncpus = \"{}\"\ndrain_timeout = \"1s\"\n\n\
          [log]\naccess = \"off\"\n\n\
-         [[listener]]\nname = \"bench\"\nbind = \"0.0.0.0:{}\"\nupstream = \"backend\"\n\
+         [[listener]]\nname = \"bench\"\nbind = \"0.0.0.0:{}\"\n\
          max_connections = 10000\nbacklog = 4096\n",
-        setting.core, setting.listen_port
+        cores.join(","),
+        setting.listen_port
     );
+    text += &match setting.work.role {
+        Role::Passthrough => {
+            format!("\n[[listener.route]]\nsni = \"{UPSTREAM_NAME}\"\nupstream = \"backend\"\n")
+        }
+        _ => "upstream = \"backend\"\n".to_owned(),
+    };
     if setting.work.role.terminates() {
         text += &listener_tls(setting);
     }
@@ -33,7 +41,7 @@ pub(super) fn configuration(setting: &Setting<'_>) -> String {
 }
 
 fn listener_tls(setting: &Setting<'_>) -> String {
-    let edge = &setting.pki.edge;
+    let edge = setting.pki.edge(setting.work.key);
     let mut text = format!(
         "\n[listener.tls]\ncertificate = \"{}\"\nprivate_key = \"{}\"\n",
         edge.certificate_file.display(),
@@ -46,13 +54,28 @@ fn listener_tls(setting: &Setting<'_>) -> String {
     text
 }
 
-/// X25519 alone, as the other proxies' first key share is: a hybrid share would be work that the
+/// One group, as the other proxies' first key share is: a second share would be work that the
 /// server then has no use for.
 fn upstream_tls(setting: &Setting<'_>) -> String {
-    let reuse = setting.work.mode != Mode::Connect(Handshake::Full);
-    format!(
+    let reuse = setting.work.mode.handshake() != Some(Handshake::Full);
+    let mut text = format!(
         "\n[upstream.backend.tls]\ntrusted_certificate = \"{}\"\nserver_name = \"{UPSTREAM_NAME}\"\n\
-         groups = [\"X25519\"]\nsession_reuse = {reuse}\n",
-        setting.pki.ca_file.display()
-    )
+         groups = [\"{}\"]\nsession_reuse = {reuse}\n",
+        setting.pki.ca_file.display(),
+        setting.work.group.name()
+    );
+    // Without a group that TLS 1.2 has, Ringway wants to be told that 1.2 is off.
+    if setting.work.group == Group::X25519MlKem768 {
+        text += "protocols = [\"TLSv1.3\"]\n";
+    }
+    if setting.work.client == ClientIdentity::Certificate {
+        let client = &setting.pki.client;
+        let _ = write!(
+            text,
+            "certificate = \"{}\"\nprivate_key = \"{}\"\n",
+            client.certificate_file.display(),
+            client.key_file.display()
+        );
+    }
+    text
 }

@@ -4,14 +4,21 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Context, anyhow};
+use rustix::param::clock_ticks_per_second;
 
 /// What the tasks of some processes have used so far, or between two looks.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Usage {
     tasks: BTreeMap<u32, TaskTimes>,
-    /// Tasks of the earlier look that were gone at the later one: what they used last is missing.
+    /// CPU time of the processes as a whole, ended threads included, in the kernel's ticks.
+    ticks: u64,
+    processes: u32,
+    /// Tasks of the earlier look that were gone at the later one.
     pub(crate) tasks_gone: usize,
 }
+
+/// Ticks by which a process's two times, user and system, may be off at both looks together.
+const TICKS_OFF: u32 = 4;
 
 #[derive(Debug, Clone, Copy, Default)]
 struct TaskTimes {
@@ -31,6 +38,8 @@ impl Usage {
         };
         Self {
             tasks: self.tasks.iter().map(spent).collect(),
+            ticks: self.ticks.saturating_sub(earlier.ticks),
+            processes: self.processes,
             tasks_gone: earlier
                 .tasks
                 .keys()
@@ -39,12 +48,18 @@ impl Usage {
         }
     }
 
+    /// The tasks' own times are exact to the nanosecond, but those of threads that have ended are
+    /// lost with them (stunnel has a thread for each connection). The processes' times keep them,
+    /// in ticks of 10 ms, and count when they hold more than ticks can be off.
     pub(crate) fn running_seconds(&self) -> f64 {
-        self.tasks
-            .values()
-            .map(|times| times.running_ns)
-            .sum::<u64>() as f64
-            / 1e9
+        let running_ns = self.tasks.values().map(|times| times.running_ns);
+        let exact = running_ns.sum::<u64>() as f64 / 1e9;
+        let tick = 1.0 / clock_ticks_per_second() as f64;
+        let whole = self.ticks as f64 * tick;
+        if whole > exact + f64::from(self.processes * TICKS_OFF) * tick {
+            return whole;
+        }
+        exact
     }
 
     /// Runnable, but the core was somebody else's.
@@ -60,8 +75,14 @@ impl Usage {
 /// All tasks of these processes: threads, and the kernel's workers of their rings (iou-*), which
 /// are tasks of the process too.
 pub(crate) fn family_usage(pids: &[u32]) -> anyhow::Result<Usage> {
-    let mut usage = Usage::default();
+    let mut usage = Usage {
+        processes: u32::try_from(pids.len())?,
+        ..Usage::default()
+    };
     for pid in pids {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
+            .with_context(|| format!("process {pid} has ended"))?;
+        usage.ticks += process_ticks(&stat).context("no times in /proc/PID/stat")?;
         let dir = format!("/proc/{pid}/task");
         for task in fs::read_dir(&dir).with_context(|| format!("process {pid} has ended"))? {
             let task = task?;
@@ -118,6 +139,13 @@ pub(crate) fn family(root: u32) -> anyhow::Result<Vec<u32>> {
     Ok(members)
 }
 
+/// Fields 14 and 15, utime and stime (proc_pid_stat(5)).
+fn process_ticks(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut times = rest.split_whitespace().skip(11).map(str::parse::<u64>);
+    Some(times.next()?.ok()? + times.next()?.ok()?)
+}
+
 /// The fourth field. The second is the name in parentheses, which may hold anything.
 fn parent_of(stat: &str) -> Option<u32> {
     let (_, rest) = stat.rsplit_once(')')?;
@@ -162,12 +190,40 @@ mod tests {
                     )
                 })
                 .collect(),
-            tasks_gone: 0,
+            ..Usage::default()
         };
         let spent = look(&[(1, 3_000_000_000), (3, 500_000_000)])
             .since(&look(&[(1, 1_000_000_000), (2, 9)]));
         assert!((spent.running_seconds() - 2.5).abs() < 1e-9);
         assert_eq!(spent.tasks_gone, 1);
+    }
+
+    #[test]
+    fn what_ended_threads_used_is_not_lost() {
+        let mut usage = Usage {
+            processes: 1,
+            ..Usage::default()
+        };
+        usage.tasks.insert(
+            1,
+            TaskTimes {
+                running_ns: 1_000_000_000,
+                waiting_ns: 0,
+            },
+        );
+        usage.ticks = clock_ticks_per_second() + 2;
+        assert!(
+            (usage.running_seconds() - 1.0).abs() < 1e-9,
+            "within a tick or two"
+        );
+        usage.ticks = clock_ticks_per_second() * 3;
+        assert!((usage.running_seconds() - 3.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_process_has_its_times_behind_a_name_with_spaces() {
+        let stat = "7 (a b) c) S 1 7 7 0 -1 4194304 100 0 0 0 250 31 0 0 20 0 1 0 99";
+        assert_eq!(process_ticks(stat), Some(281));
     }
 
     #[test]

@@ -2,12 +2,12 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use hdrhistogram::Histogram;
 
-use super::record::{Row, merged_latencies};
+use super::row::Row;
 use crate::peer::Peer;
 
 /// Steps for each halving of the distance to 100 %, as HdrHistogram's own tools take.
@@ -15,21 +15,21 @@ const STEPS_PER_HALVING: u32 = 5;
 const NS_PER_US: f64 = 1000.0;
 
 /// One file for each row, proxy and phase, in microseconds.
-pub(crate) fn write_hgrm(dir: &Path, peers: &[Peer], rows: &[Row]) -> anyhow::Result<()> {
+pub(crate) fn write(dir: &Path, peers: &[Peer], rows: &[Row]) -> anyhow::Result<PathBuf> {
     let dir = dir.join("hgrm");
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     for row in rows {
-        for (peer, records) in peers.iter().zip(&row.records) {
-            for (phase, histogram) in merged_latencies(records).phases() {
-                let label = peer.label.replace([' ', '/'], "-");
-                let file = dir.join(format!("{}.{label}.{phase}.hgrm", row.work.name));
+        for (index, peer) in peers.iter().enumerate() {
+            for (phase, histogram) in row.latencies(index).phases() {
+                let name = format!("{}.{}.{phase}.hgrm", row.case.name, peer.label);
+                let file = dir.join(name.replace([' ', '/', ','], "-"));
                 File::create(&file)
                     .and_then(|file| percentiles(&mut BufWriter::new(file), histogram))
                     .with_context(|| format!("cannot write {}", file.display()))?;
             }
         }
     }
-    Ok(())
+    Ok(dir)
 }
 
 fn percentiles(out: &mut impl Write, histogram: &Histogram<u64>) -> io::Result<()> {

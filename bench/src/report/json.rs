@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::record::{Measured, Record, Row, merged_latencies};
+use super::record::{Measured, Record};
+use super::row::Row;
 use super::spread::Spread;
-use crate::args::CompareOptions;
+use crate::args::RunOptions;
 use crate::environment::Environment;
+use crate::load::Latencies;
 use crate::peer::Peer;
 
 #[derive(Serialize)]
@@ -27,6 +29,7 @@ struct Report<'a> {
 #[derive(Serialize)]
 struct RowReport<'a> {
     work: &'a str,
+    proxy_cores: &'a [usize],
     unit: &'a str,
     proxies: Vec<ProxyReport<'a>>,
 }
@@ -34,6 +37,10 @@ struct RowReport<'a> {
 #[derive(Serialize)]
 struct ProxyReport<'a> {
     label: &'a str,
+    /// Why it sits this row out.
+    lacks: Option<&'a str>,
+    /// Open rows: arrivals a second.
+    arrivals_per_second: Option<f64>,
     figure: Option<Spread>,
     /// This proxy's figure for each unit of the first one's.
     ratio_to_first: Option<Spread>,
@@ -60,14 +67,15 @@ struct Quantiles {
     max: f64,
 }
 
-pub(crate) fn write_json(
-    dir: &Path,
-    options: &CompareOptions,
+pub(crate) fn write(
+    file: &Path,
+    options: &RunOptions,
     environment: &Environment,
     peers: &[Peer],
     rows: &[Row],
-) -> anyhow::Result<PathBuf> {
-    fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+) -> anyhow::Result<()> {
+    fs::create_dir_all(&options.out)
+        .with_context(|| format!("cannot make {}", options.out.display()))?;
     let report = Report {
         environment,
         seconds: options.seconds,
@@ -76,23 +84,24 @@ pub(crate) fn write_json(
         in_flight: options.in_flight,
         rows: rows.iter().map(|row| row_report(row, peers)).collect(),
     };
-    let file = dir.join("compare.json");
-    fs::write(&file, serde_json::to_vec_pretty(&report)?)
-        .with_context(|| format!("cannot write {}", file.display()))?;
-    Ok(file)
+    fs::write(file, serde_json::to_vec_pretty(&report)?)
+        .with_context(|| format!("cannot write {}", file.display()))
 }
 
 fn row_report<'a>(row: &'a Row, peers: &'a [Peer]) -> RowReport<'a> {
     let proxy = |(index, peer): (usize, &'a Peer)| ProxyReport {
         label: &peer.label,
+        lacks: row.lacks[index].as_deref(),
+        arrivals_per_second: row.case.rate(index),
         figure: row.figure(index),
         ratio_to_first: row.ratio(index),
-        latencies_us: latencies(&row.records[index]),
+        latencies_us: latencies(&row.latencies(index)),
         runs: row.records[index].iter().map(run_report).collect(),
     };
     RowReport {
-        work: row.work.name,
-        unit: row.work.mode.unit(),
+        work: &row.case.name,
+        proxy_cores: &row.case.cores,
+        unit: row.case.work.mode.unit(),
         proxies: peers.iter().enumerate().map(proxy).collect(),
     }
 }
@@ -105,8 +114,7 @@ fn run_report(record: &Record) -> RunReport<'_> {
     }
 }
 
-fn latencies(records: &[Record]) -> BTreeMap<&'static str, Quantiles> {
-    let merged = merged_latencies(records);
+fn latencies(merged: &Latencies) -> BTreeMap<&'static str, Quantiles> {
     merged
         .phases()
         .map(|(phase, histogram)| (phase, Quantiles::of(histogram)))

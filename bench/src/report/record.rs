@@ -1,10 +1,10 @@
-//! One run's worth, and the runs of one row.
+//! One run's worth.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::spread::{Spread, short};
+use super::spread::short;
 use crate::load::{Latencies, RunFigures, Tally};
 use crate::work::{Handshake, Mode, Work};
 
@@ -18,6 +18,9 @@ const FAILURES_MAX: f64 = 0.01;
 /// The generator is the bottleneck when it has no time left while the proxy has.
 const GENERATOR_BUSY: f64 = 0.95;
 const PROXY_BUSY: f64 = 0.90;
+/// Below that the proxy sleeps and wakes more than it works, and its cost is another one. Bulk
+/// through splice keeps a proxy half idle and still costs what it costs.
+const PROXY_STARVED: f64 = 0.33;
 /// Share of the time that a core was somebody else's although a task wanted to run.
 const DISTURBED: f64 = 0.05;
 
@@ -29,8 +32,13 @@ pub(crate) struct Measured {
     pub(crate) operations: u64,
     pub(crate) bytes: u64,
     pub(crate) seconds: f64,
-    /// Withheld when the generator was the bottleneck: it would be the generator's figure.
+    /// Withheld when it would be the generator's figure.
     pub(crate) operations_per_second: Option<f64>,
+    /// Why it is withheld.
+    pub(crate) rate_withheld: Option<&'static str>,
+    /// Operations for each second of CPU time: what a core that does nothing else would do.
+    pub(crate) operations_per_core_second: Option<f64>,
+    pub(crate) proxy_cpu_seconds: f64,
     /// The proxy's CPU time for each second that passed.
     pub(crate) proxy_load: f64,
     pub(crate) generator_load: f64,
@@ -71,10 +79,10 @@ impl Record {
     }
 
     pub(crate) fn judge(work: &Work, figures: RunFigures) -> Self {
-        let refused = refusal(work, &figures.tally);
+        let measured = measured(work, &figures);
         Self {
-            measured: Some(measured(work, &figures)),
-            refused,
+            refused: refusal(work, &figures.tally, &measured),
+            measured: Some(measured),
             failures: figures.tally.failures,
             latencies: Some(figures.tally.latencies),
         }
@@ -118,17 +126,18 @@ fn loads(work: &Work, measured: &Measured) -> String {
 }
 
 pub(crate) fn rate(work: &Work, measured: &Measured) -> String {
-    match (work.mode, measured.operations_per_second) {
-        (Mode::Idle, _) => format!("{} connections", measured.operations),
-        (_, None) => "rate withheld (generator-bound)".to_owned(),
-        (Mode::Bulk(_), _) => {
-            format!(
-                "{} GiB/s",
-                short(measured.bytes as f64 / GIB / measured.seconds)
-            )
-        }
-        (_, Some(rate)) => format!("{rate:.0} op/s"),
+    if work.mode == Mode::Idle {
+        return format!("{} connections", measured.operations);
     }
+    if let Some(why) = measured.rate_withheld {
+        return format!("rate withheld ({why})");
+    }
+    if let Mode::Bulk(_) = work.mode {
+        let rate = measured.bytes as f64 / GIB / measured.seconds;
+        return format!("{} GiB/s", short(rate));
+    }
+    let rate = measured.operations as f64 / measured.seconds;
+    format!("{rate:.0} op/s")
 }
 
 fn measured(work: &Work, figures: &RunFigures) -> Measured {
@@ -136,22 +145,36 @@ fn measured(work: &Work, figures: &RunFigures) -> Measured {
     let (tally, cpu) = (&figures.tally, figures.proxy.running_seconds());
     let figure = match work.mode {
         Mode::Connect(_) | Mode::Pingpong { .. } => cpu * 1e6 / tally.operations as f64,
+        Mode::Open(_) => tally.latencies.first_byte.value_at_quantile(0.99) as f64 / 1000.0,
         Mode::Bulk(_) => cpu * GIB / tally.bytes as f64,
         Mode::Idle => figures.bytes_per_connection.unwrap_or(f64::NAN) / 1024.0,
     };
+    let counts = !matches!(work.mode, Mode::Bulk(_) | Mode::Idle);
     let proxy_load = cpu / seconds;
     let generator_load = (1.0 - figures.waiting.as_secs_f64() / seconds).max(0.0);
-    let generator_bound = generator_load > GENERATOR_BUSY && proxy_load < PROXY_BUSY;
+    let proxy_disturbed = figures.proxy.waiting_seconds() / seconds;
+    let generator_bound =
+        generator_load > GENERATOR_BUSY && proxy_load + proxy_disturbed < PROXY_BUSY;
+    let rate_withheld = match (figures.shares_core, generator_bound) {
+        (true, _) => Some("the generator shares a core"),
+        (false, true) => Some("generator-bound"),
+        (false, false) => None,
+    };
     Measured {
         figure,
         operations: tally.operations,
         bytes: tally.bytes,
         seconds,
-        operations_per_second: (!generator_bound).then(|| tally.operations as f64 / seconds),
+        operations_per_second: rate_withheld
+            .is_none()
+            .then(|| tally.operations as f64 / seconds),
+        rate_withheld,
+        operations_per_core_second: counts.then(|| tally.operations as f64 / cpu),
+        proxy_cpu_seconds: cpu,
         proxy_load,
         generator_load,
         generator_bound,
-        proxy_disturbed: figures.proxy.waiting_seconds() / seconds,
+        proxy_disturbed,
         generator_disturbed: figures.generator.waiting_seconds() / seconds,
         client_handshakes_resumed: tally.client_handshakes.resumed,
         client_handshakes_full: tally.client_handshakes.full,
@@ -162,117 +185,111 @@ fn measured(work: &Work, figures: &RunFigures) -> Measured {
 }
 
 /// Why a run does not count, if it does not.
-fn refusal(work: &Work, tally: &Tally) -> Option<String> {
-    if tally.operations < OPERATIONS_MIN && work.mode != Mode::Idle {
-        return Some(format!(
-            "only {} operations were completed, {OPERATIONS_MIN} are needed: more --seconds, or a quieter machine",
-            tally.operations
-        ));
+fn refusal(work: &Work, tally: &Tally, measured: &Measured) -> Option<String> {
+    bottleneck(work, measured)
+        .or_else(|| too_little(work, tally))
+        .or_else(|| wrong_handshakes(work, tally))
+}
+
+fn too_little(work: &Work, tally: &Tally) -> Option<String> {
+    let (operations, failures) = (tally.operations, tally.failure_count());
+    if failures as f64 > operations as f64 * FAILURES_MAX {
+        return Some(format!("{failures} failures for {operations} operations"));
     }
-    let failures = tally.failure_count();
-    if failures as f64 > tally.operations as f64 * FAILURES_MAX {
-        return Some(format!(
-            "{failures} failures for {} operations",
-            tally.operations
-        ));
-    }
-    let Mode::Connect(wanted) = work.mode else {
-        return None;
-    };
-    let ends = [
-        (
-            work.role.terminates(),
-            "the clients",
-            tally.client_handshakes,
-        ),
-        (
-            work.role.originates(),
-            "the upstream servers",
-            tally.server_handshakes,
-        ),
-    ];
-    ends.into_iter()
-        .filter(|(has_tls, ..)| *has_tls)
-        .find_map(|(_, end, seen)| {
-            let (right, kind) = match wanted {
-                Handshake::Full => (seen.full, "full"),
-                Handshake::Resumed => (seen.resumed, "resumed"),
-            };
-            let share = right as f64 / seen.total().max(1) as f64;
-            (share < HANDSHAKES_RIGHT_MIN).then(|| {
-                format!(
-                    "{end} saw only {:.1} % of the handshakes {kind} ({} full, {} resumed)",
-                    share * 100.0,
-                    seen.full,
-                    seen.resumed
-                )
-            })
+    (operations < OPERATIONS_MIN && work.mode != Mode::Idle).then(|| {
+        format!(
+            "only {operations} operations were completed, {OPERATIONS_MIN} are needed: more \
+             --seconds, or a quieter machine"
+        )
+    })
+}
+
+/// By the word of each end of TLS that the harness has in hand.
+fn wrong_handshakes(work: &Work, tally: &Tally) -> Option<String> {
+    let wanted = work.mode.handshake()?;
+    let clients = (
+        work.role.client_speaks_tls(),
+        "the clients",
+        tally.client_handshakes,
+    );
+    let servers = (
+        work.role.server_speaks_tls(),
+        "the upstream servers",
+        tally.server_handshakes,
+    );
+    let ends = [clients, servers]
+        .into_iter()
+        .filter(|(has_tls, ..)| *has_tls);
+    ends.into_iter().find_map(|(_, end, seen)| {
+        let (right, kind) = match wanted {
+            Handshake::Full => (seen.full, "full"),
+            Handshake::Resumed => (seen.resumed, "resumed"),
+        };
+        let share = right as f64 / seen.total().max(1) as f64;
+        (share < HANDSHAKES_RIGHT_MIN).then(|| {
+            format!(
+                "{end} saw only {:.1} % of the handshakes {kind} ({} full, {} resumed)",
+                share * 100.0,
+                seen.full,
+                seen.resumed
+            )
         })
+    })
 }
 
-/// The latencies of all runs that count.
-pub(crate) fn merged_latencies(records: &[Record]) -> Latencies {
-    let mut merged = Latencies::new();
-    let counted = records.iter().filter(|record| record.refused.is_none());
-    counted
-        .filter_map(|record| record.latencies.as_ref())
-        .for_each(|part| merged.add(part));
-    merged
-}
-
-/// All runs of one row, by proxy.
-#[derive(Debug)]
-pub(crate) struct Row {
-    pub(crate) work: Work,
-    pub(crate) records: Vec<Vec<Record>>,
-}
-
-impl Row {
-    pub(crate) fn new(work: Work, proxies: usize) -> Self {
-        Self {
-            work,
-            records: (0..proxies).map(|_| Vec::new()).collect(),
+/// A generator without time left gives its own figures: all latencies of an open loop, and the cost
+/// of an operation where the proxy is idle for most of the time.
+fn bottleneck(work: &Work, measured: &Measured) -> Option<String> {
+    let is_bottleneck = match work.mode {
+        Mode::Open(_) => measured.generator_load > GENERATOR_BUSY,
+        Mode::Idle => false,
+        _ => {
+            let wanted = measured.proxy_load + measured.proxy_disturbed;
+            measured.generator_bound && wanted < PROXY_STARVED
         }
-    }
-
-    pub(crate) fn add(&mut self, proxy: usize, record: Record) {
-        self.records[proxy].push(record);
-    }
-
-    pub(crate) fn failures(&self) -> impl Iterator<Item = &str> {
-        self.records
-            .iter()
-            .flatten()
-            .filter_map(|record| record.refused.as_deref())
-    }
-
-    pub(crate) fn figure(&self, proxy: usize) -> Option<Spread> {
-        Spread::of(self.records[proxy].iter().filter_map(Record::figure))
-    }
-
-    /// The best of the others, by its median.
-    pub(crate) fn best_other(&self) -> Option<usize> {
-        let others = (1..self.records.len()).filter_map(|proxy| Some((proxy, self.figure(proxy)?)));
-        others
-            .min_by(|(_, a), (_, b)| a.median.total_cmp(&b.median))
-            .map(|(proxy, _)| proxy)
-    }
-
-    /// What `other` takes for each unit that the first one takes: round by round, since the rounds
-    /// are what ran close together.
-    pub(crate) fn ratio(&self, other: usize) -> Option<Spread> {
-        let rounds = self.records[0].iter().zip(&self.records[other]);
-        Spread::of(rounds.filter_map(|(own, other)| Some(other.figure()? / own.figure()?)))
-    }
+    };
+    is_bottleneck.then(|| {
+        format!(
+            "the generator was the bottleneck: {:.0} % busy, the proxy {:.0} %",
+            measured.generator_load * 100.0,
+            measured.proxy_load * 100.0
+        )
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::work;
+    use crate::peer::Usage;
+    use crate::work::{self, Role};
 
     fn row_named(name: &str) -> Work {
         work::select(&[name.to_owned()]).unwrap()[0]
+    }
+
+    /// What a run with this tally is refused for, both sides being half busy.
+    fn refused(work: &Work, tally: &Tally) -> Option<String> {
+        refusal(work, tally, &loaded(0.5, 0.5))
+    }
+
+    fn loaded(generator_load: f64, proxy_load: f64) -> Measured {
+        let figures = RunFigures {
+            tally: Tally::new(),
+            elapsed: Duration::from_secs(1),
+            waiting: Duration::ZERO,
+            proxy: Usage::default(),
+            generator: Usage::default(),
+            bytes_per_connection: None,
+            shares_core: false,
+        };
+        Measured {
+            generator_load,
+            proxy_load,
+            generator_bound: generator_load > GENERATOR_BUSY && proxy_load < PROXY_BUSY,
+            ..measured(&row_named("connect-plain"), &figures)
+        }
     }
 
     fn tally(operations: u64, full: u64, resumed: u64) -> Tally {
@@ -286,8 +303,8 @@ mod tests {
     #[test]
     fn a_resumed_run_under_99_percent_is_refused_and_says_what_was_seen() {
         let work = row_named("terminate-resumed-1.3");
-        assert_eq!(refusal(&work, &tally(1000, 10, 990)), None);
-        let why = refusal(&work, &tally(1000, 11, 989)).unwrap();
+        assert_eq!(refused(&work, &tally(1000, 10, 990)), None);
+        let why = refused(&work, &tally(1000, 11, 989)).unwrap();
         assert!(
             why.contains("the clients") && why.contains("11 full, 989 resumed"),
             "{why}"
@@ -300,7 +317,7 @@ mod tests {
         let mut tally = tally(100, 0, 100);
         tally.server_handshakes.full = 100;
         assert!(
-            refusal(&work, &tally)
+            refused(&work, &tally)
                 .unwrap()
                 .contains("the upstream servers")
         );
@@ -309,8 +326,8 @@ mod tests {
     #[test]
     fn a_run_of_few_operations_is_refused() {
         let work = row_named("connect-plain");
-        assert!(refusal(&work, &tally(99, 0, 0)).is_some());
-        assert_eq!(refusal(&work, &tally(100, 0, 0)), None);
+        assert!(refused(&work, &tally(99, 0, 0)).is_some());
+        assert_eq!(refused(&work, &tally(100, 0, 0)), None);
     }
 
     #[test]
@@ -318,8 +335,28 @@ mod tests {
         let work = row_named("connect-plain");
         let mut tally = tally(100, 0, 0);
         tally.failed("connect: reset".into());
-        assert_eq!(refusal(&work, &tally), None);
+        assert_eq!(refused(&work, &tally), None);
         tally.failed("connect: reset".into());
-        assert!(refusal(&work, &tally).is_some());
+        assert!(refused(&work, &tally).is_some());
+    }
+
+    #[test]
+    fn an_open_run_is_refused_when_the_generator_has_no_time_left() {
+        let open = Work::new(Role::Plain, Mode::Open(Handshake::Full));
+        let tally = tally(1000, 0, 0);
+        assert!(refusal(&open, &tally, &loaded(0.96, 0.99)).is_some());
+        assert_eq!(refusal(&open, &tally, &loaded(0.90, 0.7)), None);
+    }
+
+    #[test]
+    fn a_cost_is_refused_when_the_generator_starves_the_proxy() {
+        let (work, tally) = (row_named("connect-plain"), tally(1000, 0, 0));
+        let why = refusal(&work, &tally, &loaded(0.99, 0.3)).unwrap();
+        assert!(
+            why.contains("the generator was the bottleneck: 99 % busy, the proxy 30 %"),
+            "{why}"
+        );
+        assert_eq!(refusal(&work, &tally, &loaded(0.99, 0.6)), None);
+        assert_eq!(refusal(&work, &tally, &loaded(0.2, 0.2)), None);
     }
 }

@@ -239,6 +239,9 @@ fn types_that_have_no_place_after_the_handshake_are_refused() {
 fn the_length_of_a_record_is_known_from_its_header_alone() {
     assert_eq!(record_bytes(&[]), Ok(None));
     assert_eq!(record_bytes(&[23, 3, 3, 0]), Ok(None));
+    for foreign in [&b"G"[..], b"GET / HTTP/1.1", &[23, 2], &[19, 3, 3, 0, 0]] {
+        assert_eq!(record_bytes(foreign), Err(RecordError::UnexpectedType));
+    }
     assert_eq!(record_bytes(&[23, 3, 3, 0, 0]), Ok(Some(5)));
     assert_eq!(record_bytes(&[23, 3, 3, 1, 2, 99]), Ok(Some(5 + 258)));
     let longest = u16::try_from(16_384 + 2048).unwrap().to_be_bytes();
