@@ -56,7 +56,8 @@ fn idle_terminated_connections_cost_little_memory_and_no_cpu() {
         until("all connections reach the server", || {
             (keeper.counts().accepted() >= connections as u64).then_some(())
         });
-        pause(Duration::from_millis(300));
+        // What a connection does when it is a second old, it does once.
+        pause(Duration::from_millis(1500));
     };
 
     let warm = open(proxy.address("front"), &tls, WARM_UP);
