@@ -82,6 +82,16 @@ impl Socket {
         Ok(rustix::net::send(self.fd(), bytes, SendFlags::NOSIGNAL)?)
     }
 
+    /// One send(2) of the last bytes before [`shutdown_write`](Self::shutdown_write) or the close:
+    /// the kernel holds them for the FIN, which then needs no packet of its own (MSG_MORE, tcp(7)).
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send).
+    pub fn try_send_last(&self, bytes: &[u8]) -> io::Result<usize> {
+        let flags = SendFlags::NOSIGNAL | SendFlags::MORE;
+        Ok(rustix::net::send(self.fd(), bytes, flags)?)
+    }
+
     /// One writev(2) over all slices.
     ///
     /// # Errors

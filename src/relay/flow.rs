@@ -71,7 +71,8 @@ pub(super) struct Flow<'a> {
     pub(super) outgoing: Option<Outgoing>,
     /// Held while the flow splices and is bulky.
     pub(super) pipe: Option<Pipe>,
-    ending: bool,
+    /// The source has ended: what is outgoing now is the last.
+    pub(super) ending: bool,
     /// Batches since the flow last waited.
     batches: u32,
 }

@@ -107,7 +107,12 @@ impl Flow<'_> {
             Carrier::Control(record) => record,
         };
         while !outgoing.parts.is_empty() {
-            let mut sent = try_send(socket, &outgoing.before, buffer, &outgoing.parts)?;
+            let mut sent = match outgoing.parts.ranges() {
+                [close_notify] if self.ending => {
+                    socket.try_send_last(&buffer[close_notify.clone()])?
+                }
+                _ => try_send(socket, &outgoing.before, buffer, &outgoing.parts)?,
+            };
             if !outgoing.before.is_empty() {
                 let first = sent.min(outgoing.before.len());
                 outgoing.before.drain(..first);
