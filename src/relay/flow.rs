@@ -107,13 +107,14 @@ impl<'a> Flow<'a> {
         tools: &'a Tools,
         seen: &'a Seen,
     ) -> Self {
+        let early = !source.inbound.is_empty();
         Self {
             direction,
             source,
             sink,
             tools,
             seen,
-            receiving: Receiving::new(direction),
+            receiving: Receiving::new(direction, early),
             opened: Parts::default(),
             outgoing: None,
             pipe: None,

@@ -14,11 +14,12 @@ pub(super) struct Receiving {
 }
 
 impl Receiving {
-    /// When a relay begins, the client has mostly spoken already, and the server has not.
-    pub(super) fn new(direction: Direction) -> Self {
+    /// When a relay begins, the client has mostly spoken already, and the server has not. A client
+    /// of whom bytes are held (`early`) has most likely sent no more than those.
+    pub(super) fn new(direction: Direction, early: bool) -> Self {
         let expect = match direction {
-            Direction::Up => Expect::Bytes,
-            Direction::Down => Expect::Nothing,
+            Direction::Up if !early => Expect::Bytes,
+            Direction::Up | Direction::Down => Expect::Nothing,
         };
         Self {
             expect,
@@ -71,8 +72,10 @@ mod tests {
 
     #[test]
     fn a_flow_that_fills_its_buffer_tries_again_at_once_but_not_for_ever() {
-        let mut receiving = Receiving::new(Direction::Down);
+        let mut receiving = Receiving::new(Direction::Down, false);
         assert_eq!(receiving.expect, Expect::Nothing);
+        assert_eq!(Receiving::new(Direction::Up, false).expect, Expect::Bytes);
+        assert_eq!(Receiving::new(Direction::Up, true).expect, Expect::Nothing);
         for turn in 1..=2 * MOVES_MAX {
             receiving.on_received(true);
             let pauses = turn % MOVES_MAX == 0;
