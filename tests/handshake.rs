@@ -9,7 +9,6 @@
 
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ringway_support::link::client_connection;
@@ -24,7 +23,7 @@ use ringway_support::{
 };
 use rustls::crypto::SupportedKxGroup;
 use rustls::crypto::aws_lc_rs::kx_group;
-use rustls::{CipherSuite, ClientConfig, ClientConnection, Connection};
+use rustls::{CipherSuite, Connection};
 
 /// A proxy that terminates with these lines of `[listener.tls]`, in front of an echo.
 fn terminating(house: &House, tls: &str) -> (Proxy, Service) {
@@ -743,12 +742,7 @@ fn tickets_reach_a_client_whose_server_is_silent() {
 #[test]
 fn tickets_come_with_close_notify_where_nothing_else_comes() {
     let bridge = Bridge::start(ringway!(), (Leg::Tls13, Leg::Plain), "");
-    let mut client = Link::connect(bridge.proxy.address("front")).unwrap();
-    let config = ClientTls::trusting(&bridge.house.ca).config();
-    client.use_tls(asking_at_once(&config).into());
-    client.handshake().unwrap();
-    let mut server = bridge.peer.accept();
-    assert_eq!(server.receive(QUESTION.len()), QUESTION);
+    let (mut client, mut server) = ask_at_once(&bridge);
     server.finish().unwrap();
     assert_eq!(client.receive_to_end(), (Vec::new(), Ending::Clean));
     assert!(tickets(&client) > 0);
@@ -756,11 +750,17 @@ fn tickets_come_with_close_notify_where_nothing_else_comes() {
 
 const QUESTION: &[u8] = &[b'?'; 100];
 
-/// A client that sends its question in one flight with its Finished.
-fn asking_at_once(config: &Arc<ClientConfig>) -> ClientConnection {
-    let mut tls = client_connection(config, "localhost");
+/// A client whose question goes in one flight with its Finished, and the server that has it.
+fn ask_at_once(bridge: &Bridge) -> (Link, Link) {
+    let config = ClientTls::trusting(&bridge.house.ca).config();
+    let mut tls = client_connection(&config, "localhost");
     tls.writer().write_all(QUESTION).unwrap();
-    tls
+    let mut client = Link::connect(bridge.proxy.address("front")).unwrap();
+    client.use_tls(tls.into());
+    client.handshake().unwrap();
+    let mut server = bridge.peer.accept();
+    assert_eq!(server.receive(QUESTION.len()), QUESTION);
+    (client, server)
 }
 
 /// The end of each handshake goes with the first data: a hello to the server, a flight to the
@@ -771,12 +771,7 @@ fn a_question_and_its_answer_take_four_sends_with_tls_on_both_legs() {
     let bridge = Bridge::start(ringway!().traced(sends), (Leg::Tls13, Leg::Tls13), "");
     let calls = || bridge.proxy.while_stopped(|| bridge.proxy.traced_calls());
     let before = calls().len();
-    let mut client = Link::connect(bridge.proxy.address("front")).unwrap();
-    let config = ClientTls::trusting(&bridge.house.ca).config();
-    client.use_tls(asking_at_once(&config).into());
-    client.handshake().unwrap();
-    let mut server = bridge.peer.accept();
-    assert_eq!(server.receive(QUESTION.len()), QUESTION);
+    let (mut client, mut server) = ask_at_once(&bridge);
     server.send(&[b'!'; 100]).unwrap();
     assert_eq!(client.receive(100), [b'!'; 100]);
     assert_eq!(calls().len() - before, 4, "{:?}", calls());
