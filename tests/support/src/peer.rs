@@ -13,7 +13,7 @@ use socket2::{Socket, Type};
 
 use crate::link::{Address, Link};
 use crate::sys::{self, Ready};
-use crate::wait::DEADLINE;
+use crate::wait::{DEADLINE, until};
 
 /// How often a service looks whether it shall stop.
 const STOP_POLL: Duration = Duration::from_millis(50);
@@ -69,7 +69,12 @@ impl Peer {
                 tls: None,
             })
         };
-        listen().unwrap_or_else(|error| panic!("listen on {address}: {error}"))
+        // A port that a peer gave up a moment ago may be lent to somebody's outgoing connection.
+        let lent = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+        let listening = until("an address to listen on", || {
+            Some(listen()).filter(|listening| !listening.as_ref().is_err_and(lent))
+        });
+        listening.unwrap_or_else(|error| panic!("listen on {address}: {error}"))
     }
 
     #[must_use]
