@@ -14,11 +14,21 @@ use ringway_support::link::Address;
 use ringway_support::peer::Blackhole;
 use ringway_support::proxy::until_refused;
 use ringway_support::toml::front_to_back;
-use ringway_support::{Bridge, Ending, Leg, Peer, ringway, until};
+use ringway_support::{Bridge, Ending, Leg, Link, Peer, ringway, until};
 
 const SIGTERM: i32 = 15;
 const SIGINT: i32 = 2;
 const SIGUSR1: i32 = 10;
+
+/// The draining proxy's last connection comes to its clean end, and with it the proxy.
+fn finish_the_last(bridge: &mut Bridge, client: &mut Link, server: &mut Link) {
+    client.finish().unwrap();
+    assert_eq!(server.expect_end(), Ending::Clean);
+    server.finish().unwrap();
+    assert_eq!(client.expect_end(), Ending::Clean);
+    bridge.proxy.wait_exit().expect_code(0);
+    bridge.record(client).expect(&[("end", "finished")]);
+}
 
 #[test]
 fn an_idle_proxy_ends_at_once_with_either_signal() {
@@ -51,12 +61,7 @@ fn the_first_signal_refuses_new_connections_and_lets_others_finish() {
             assert_eq!(client.receive(5), b"heard", "{legs:?}");
             bridge.proxy.expect_alive();
 
-            client.finish().unwrap();
-            assert_eq!(server.expect_end(), Ending::Clean);
-            server.finish().unwrap();
-            assert_eq!(client.expect_end(), Ending::Clean);
-            bridge.proxy.wait_exit().expect_code(0);
-            bridge.record(&client).expect(&[("end", "finished")]);
+            finish_the_last(&mut bridge, &mut client, &mut server);
         }
     }
 }
@@ -115,12 +120,7 @@ fn the_access_log_is_opened_anew_while_the_proxy_drains() {
         log.exists().then_some(())
     });
 
-    client.finish().unwrap();
-    assert_eq!(server.expect_end(), Ending::Clean);
-    server.finish().unwrap();
-    assert_eq!(client.expect_end(), Ending::Clean);
-    bridge.proxy.wait_exit().expect_code(0);
-    bridge.record(&client).expect(&[("end", "finished")]);
+    finish_the_last(&mut bridge, &mut client, &mut server);
     let client = client.local().to_string();
     let before = std::fs::read_to_string(moved).unwrap();
     assert!(!before.contains(&client), "written to the file moved away");

@@ -54,8 +54,6 @@ pub(crate) struct CompareOptions {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct HandshakeOptions {
-    #[arg(long, value_enum, default_value = "terminate")]
-    role: Role,
     #[command(flatten)]
     tls: TlsOptions,
     #[command(flatten)]
@@ -64,7 +62,7 @@ pub(crate) struct HandshakeOptions {
 
 impl HandshakeOptions {
     pub(crate) fn work(&self, kind: Handshake) -> Work {
-        self.tls.work(self.role, Mode::Connect(kind))
+        self.tls.work(Mode::Connect(kind))
     }
 }
 
@@ -76,8 +74,6 @@ pub(crate) struct ConnectOptions {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct PingpongOptions {
-    #[arg(long, value_enum, default_value = "terminate")]
-    role: Role,
     /// Length of a message.
     #[arg(long, default_value_t = 64, value_parser = message_bytes)]
     bytes: usize,
@@ -95,7 +91,7 @@ impl PingpongOptions {
         let mode = Mode::Pingpong { bytes: self.bytes };
         Work {
             connections: self.connections,
-            ..self.tls.work(self.role, mode)
+            ..self.tls.work(mode)
         }
     }
 }
@@ -112,8 +108,6 @@ enum Direction {
 pub(crate) struct BulkOptions {
     #[arg(value_enum)]
     direction: Direction,
-    #[arg(long, value_enum, default_value = "terminate")]
-    role: Role,
     #[command(flatten)]
     tls: TlsOptions,
     #[command(flatten)]
@@ -126,14 +120,12 @@ impl BulkOptions {
             Direction::Down => Toward::Client,
             Direction::Up => Toward::Server,
         };
-        self.tls.work(self.role, Mode::Bulk(toward))
+        self.tls.work(Mode::Bulk(toward))
     }
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct IdleOptions {
-    #[arg(long, value_enum, default_value = "terminate")]
-    role: Role,
     #[command(flatten)]
     tls: TlsOptions,
     #[command(flatten)]
@@ -142,14 +134,12 @@ pub(crate) struct IdleOptions {
 
 impl IdleOptions {
     pub(crate) fn work(&self) -> Work {
-        self.tls.work(self.role, Mode::Idle)
+        self.tls.work(Mode::Idle)
     }
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct OpenOptions {
-    #[arg(long, value_enum, default_value = "terminate")]
-    role: Role,
     #[arg(long, value_enum, default_value = "full")]
     handshake: Handshake,
     /// Arrivals a second on average (Poisson). Default: --share of the closed-loop maximum, which
@@ -167,11 +157,11 @@ pub(crate) struct OpenOptions {
 
 impl OpenOptions {
     pub(crate) fn open(&self) -> Work {
-        self.tls.work(self.role, Mode::Open(self.handshake))
+        self.tls.work(Mode::Open(self.handshake))
     }
 
     pub(crate) fn closed(&self) -> Work {
-        self.tls.work(self.role, Mode::Connect(self.handshake))
+        self.tls.work(Mode::Connect(self.handshake))
     }
 }
 
@@ -216,6 +206,8 @@ pub(crate) struct WorkersOptions {
 /// What both ends of a TLS leg offer and show.
 #[derive(Debug, clap::Args)]
 struct TlsOptions {
+    #[arg(long, value_enum, default_value = "terminate")]
+    role: Role,
     #[arg(long, value_enum, default_value = "1.3")]
     tls: Version,
     /// Key of the certificates that TLS servers show.
@@ -232,7 +224,7 @@ struct TlsOptions {
 }
 
 impl TlsOptions {
-    fn work(&self, role: Role, mode: Mode) -> Work {
+    fn work(&self, mode: Mode) -> Work {
         Work {
             version: self.tls,
             key: self.key,
@@ -242,7 +234,7 @@ impl TlsOptions {
                 true => ClientIdentity::Certificate,
                 false => ClientIdentity::Anonymous,
             },
-            ..Work::new(role, mode)
+            ..Work::new(self.role, mode)
         }
     }
 }

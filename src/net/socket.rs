@@ -262,6 +262,11 @@ mod tests {
 
     const LOCALHOST: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
 
+    fn run<T>(story: impl Future<Output = T>) -> T {
+        let runtime = RuntimeBuilder::<LegacyDriver>::new().enable_timer().build();
+        runtime.unwrap().block_on(story)
+    }
+
     /// What a file with these keys for `front` and `back` says of their sockets.
     fn configured(listener: &str, upstream: &str) -> (SocketOptions, SocketOptions) {
         let text = format!(
@@ -291,11 +296,7 @@ mod tests {
     /// The options of an accepted socket and of the one that was dialled to it.
     fn accepted_and_dialled(listener: &str, upstream: &str) -> (SocketOptions, SocketOptions) {
         let (front, back) = configured(listener, upstream);
-        let mut runtime = RuntimeBuilder::<LegacyDriver>::new()
-            .enable_timer()
-            .build()
-            .unwrap();
-        runtime.block_on(async move {
+        run(async move {
             let fd = bind(&BindAddress::Tcp(LOCALHOST), &front, 16).unwrap();
             let address = PeerAddress::Ip(local_address(&fd).unwrap().unwrap());
             let listening = Listening::new(fd, address.clone()).unwrap();
@@ -366,11 +367,7 @@ mod tests {
     #[test]
     fn a_panic_resets_the_connections_it_meets_and_leaves_the_listening_socket_as_it_was() {
         let (front, back) = configured("", "");
-        let mut runtime = RuntimeBuilder::<LegacyDriver>::new()
-            .enable_timer()
-            .build()
-            .unwrap();
-        runtime.block_on(async move {
+        run(async move {
             let fd = bind(&BindAddress::Tcp(LOCALHOST), &front, 16).unwrap();
             let address = PeerAddress::Ip(local_address(&fd).unwrap().unwrap());
             let kept = Listening::new(fd.try_clone().unwrap(), address.clone()).unwrap();

@@ -193,8 +193,9 @@ impl Limit<'_> {
         }
     }
 
-    /// Does what a connection that ends within a moment is spared. An error of a socket here is
-    /// not lost: its flow meets it next.
+    /// Does what a connection that ends within a moment is spared. A send that meets a reset here
+    /// takes the error with it, but the reset stays no clean end: tickets are sent on TLS alone,
+    /// where the flow that reads next finds a stream without close_notify.
     fn come_of_age(&mut self, [(_, downstream), (_, upstream)]: [(Direction, &Socket); 2]) {
         if !std::mem::take(&mut self.young) {
             return;
