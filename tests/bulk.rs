@@ -24,7 +24,7 @@ use ringway_support::pattern::Dice;
 use ringway_support::peer::{ClosedPort, Service};
 use ringway_support::process::SPARE_PIPE_ENDS_MAX;
 use ringway_support::tls::{ClientTls, ServerTls};
-use ringway_support::toml::{listener, upstream};
+use ringway_support::toml::{listener, tls_path, upstream};
 use ringway_support::{Bridge, Bystander, Ending, House, Leg, Link, Peer, Proxy, ringway, until};
 use rustls::ClientConfig;
 
@@ -60,7 +60,7 @@ fn carry(bridge: &Bridge, finish: Finish) {
     let record = bridge.record(&client);
     let path = match bridge.legs {
         (Leg::Plain, Leg::Plain) => "splice",
-        _ => "user",
+        _ => tls_path(),
     };
     record.expect(&[("end", "finished"), ("path_up", path), ("path_down", path)]);
     assert_eq!(record.count("bytes_up"), plan.send, "{record}");

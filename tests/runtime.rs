@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 
 use ringway_support::toml::{front_to_back, listener};
-use ringway_support::{Ending, Link, Peer, Proxy, ringway};
+use ringway_support::{Bridge, Ending, Leg, Link, Peer, Proxy, ringway};
 
 /// Name and CPUs of the workers, in the order of their names.
 fn workers(proxy: &Proxy) -> Vec<(String, String)> {
@@ -172,17 +172,30 @@ fn ring_features() -> &'static str {
 
 /// The kernel lists what TCP_ULP takes, after the proxy has asked for it and so had the module
 /// loaded, if it is there. Network namespaces other than the first one do not have the list.
-fn kernel_tls() -> &'static str {
+fn kernel_tls() -> String {
     let list = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_ulp");
     let has_it = match list {
         Ok(list) => list.split_whitespace().any(|it| it == "tls"),
-        Err(_) => ringway::sys::probe().ktls.is_ok(),
+        Err(_) => ringway::sys::probe_ktls().is_ok(),
     };
     if has_it {
-        "the kernel has it; this version does not use it yet"
+        ringway::sys::ktls_words(ringway::sys::probe_ktls())
     } else {
-        "no (the kernel has no tls module: `modprobe tls`, or build with CONFIG_TLS)"
+        "no (the kernel has no tls module: `modprobe tls`, or build with CONFIG_TLS)".into()
     }
+}
+
+#[test]
+fn who_asks_for_kernel_tls_by_name_is_told_where_there_is_none() {
+    let legs = (Leg::Tls13, Leg::Plain);
+    let bridge = Bridge::start(ringway!(), legs, "relay_path = \"splice\"");
+    let told = bridge.proxy.stderr_lines("has relay_path = \"splice\"");
+    let expected = usize::from(ringway::sys::probe_ktls().is_err());
+    assert_eq!(told.len(), expected, "{told:?}");
+    assert!(
+        told.iter().all(|line| line.contains("listener front")),
+        "{told:?}"
+    );
 }
 
 #[test]

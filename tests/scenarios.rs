@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 
+use ringway::sys::{ktls_words, probe_ktls};
 use ringway_support::curl::Curl;
 use ringway_support::link::Address;
 use ringway_support::nginx::Nginx;
@@ -28,6 +29,9 @@ fn run(scenario: &Scenario) -> Proxy {
     exit.expect_code(0);
     let exit = ringway!().command(&["explain".as_ref(), file.as_os_str()]);
     exit.expect_code(0);
+    let kernel_tls = ktls_words(probe_ktls());
+    let kernel_tls = format!("# kernel TLS here: {kernel_tls}\n");
+    assert!(exit.stdout.ends_with(&kernel_tls), "{}", exit.stdout);
     ringway!().start(scenario.text())
 }
 

@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Ladder(LadderOptions),
     /// Two workers beside one.
     Workers(WorkersOptions),
+    /// Ringway in user space beside Ringway with kernel TLS, on a kernel that has it.
+    Paths(PathsOptions),
 }
 
 #[derive(Debug, clap::Args)]
@@ -197,6 +199,20 @@ pub(crate) struct WorkersOptions {
         value_name = "LIST",
         value_delimiter = ',',
         default_value = "connect-plain,terminate-full-1.3,terminate-resumed-1.3,pingpong-64-terminated"
+    )]
+    pub(crate) work: Vec<String>,
+    #[command(flatten)]
+    pub(crate) run: RunOptions,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PathsOptions {
+    /// Rows to measure, as in `compare`. A whole handshake shows what the hand-over costs.
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "bulk-down,bulk-up,terminate-full-1.3"
     )]
     pub(crate) work: Vec<String>,
     #[command(flatten)]

@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::{bail, ensure};
 
 use crate::args::{
-    Command, CompareOptions, LadderOptions, OpenOptions, RunOptions, WorkersOptions,
+    Command, CompareOptions, LadderOptions, OpenOptions, PathsOptions, RunOptions, WorkersOptions,
 };
 use crate::bench::{Bench, peers};
 use crate::case::Case;
@@ -39,6 +39,7 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
         Command::Open(options) => open(options),
         Command::Ladder(options) => ladder(options),
         Command::Workers(options) => workers(options),
+        Command::Paths(options) => paths(options),
     }
 }
 
@@ -138,6 +139,24 @@ fn workers(options: &WorkersOptions) -> anyhow::Result<()> {
     }
     let rows = bench.measure(cases)?;
     finish("workers", &bench, &rows)
+}
+
+/// The same proxy with TLS in the kernel from the first byte on, and with TLS in user space alone.
+fn paths(options: &PathsOptions) -> anyhow::Result<()> {
+    let run = &options.run;
+    if let Err(why) = ringway::sys::probe_ktls() {
+        bail!("the paths would be the same: {why}");
+    }
+    let found = peers(run, RINGWAY)?;
+    let ringways = found.iter().filter(|peer| peer.kind == Kind::Ringway);
+    let peers: Vec<_> = ringways
+        .flat_map(|peer| ["splice", "user"].map(|path| peer.on_path(path)))
+        .collect();
+    ensure!(
+        !peers.is_empty(),
+        "no ringway to measure: give --proxy a path"
+    );
+    closed("paths", &work::select(&options.work)?, run, &peers)
 }
 
 /// Arrivals at the rate that is given, or at a share of what each proxy does at most.

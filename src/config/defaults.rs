@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::plan::{Balance, CipherSuite, Group, LogFormat, Steering, TlsVersions, VerifyClient};
+use super::plan::{
+    Balance, CipherSuite, Group, LogFormat, PathChoice, Steering, TlsVersions, VerifyClient,
+};
 
 /// A number or a time: its default and both bounds are inclusive.
 #[derive(Debug, Clone, Copy)]
@@ -241,6 +243,27 @@ pub(super) const TCP_USER_TIMEOUT: Setting<Duration> = Setting {
     min: secs(1),
     max: secs(DAY),
     why: "unacknowledged data for a minute: the peer is gone; the kernel would wait 15m",
+};
+
+// The relay, both legs
+
+pub(super) const RELAY_PATH: Choice<PathChoice> = Choice {
+    key: "relay_path",
+    words: &[
+        ("auto", PathChoice::Auto),
+        ("splice", PathChoice::Splice),
+        ("user", PathChoice::User),
+    ],
+    why: "bulky directions go through the kernel, where it can; short ones do not pay for it",
+};
+
+/// docs/benchmarks.md, "Kernel TLS": what the hand-over costs, and when it has paid for itself.
+pub(super) const KTLS_AFTER: Setting<u32> = Setting {
+    key: "ktls_after",
+    default: 256 * 1024,
+    min: 0,
+    max: 1 << 30,
+    why: "the hand-over to kernel TLS has paid for itself by then, and short connections skip it",
 };
 
 // [listener.tls]

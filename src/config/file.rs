@@ -66,6 +66,8 @@ pub(super) struct ListenerFile {
     pub(super) tcp_nodelay: Flag,
     pub(super) keepalive: Option<Spanned<FlagOrKeepalive>>,
     pub(super) tcp_user_timeout: Text,
+    pub(super) relay_path: Text,
+    pub(super) ktls_after: Text,
     pub(super) tls: Option<Spanned<Table<DownstreamTlsFile>>>,
 }
 
@@ -119,6 +121,8 @@ pub(super) struct UpstreamFile {
     pub(super) tcp_nodelay: Flag,
     pub(super) keepalive: Option<Spanned<FlagOrKeepalive>>,
     pub(super) tcp_user_timeout: Text,
+    pub(super) relay_path: Text,
+    pub(super) ktls_after: Text,
     pub(super) tls: Option<Spanned<Table<UpstreamTlsFile>>>,
 }
 

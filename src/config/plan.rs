@@ -109,6 +109,7 @@ pub struct ListenerPlan {
     /// No byte in either direction for this long ends the connection.
     pub idle_timeout: Duration,
     pub socket: SocketOptions,
+    pub carriage: Carriage,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,6 +182,25 @@ pub enum Steering {
     Kernel,
     /// By source address alone, so that a returning client meets the core with its session.
     SourceAddress,
+}
+
+/// How the bytes of a leg are carried, once its handshake is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Carriage {
+    pub path: PathChoice,
+    /// With [`PathChoice::Auto`]: application bytes that a direction has carried when its TLS goes
+    /// to the kernel.
+    pub ktls_after: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathChoice {
+    /// Through the kernel (splice, kernel TLS) where a direction is bulky.
+    Auto,
+    /// Through the kernel from the first byte on, wherever it can be.
+    Splice,
+    /// Through our own buffers.
+    User,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -302,6 +322,7 @@ pub struct UpstreamPlan {
     pub tls: Option<UpstreamTls>,
     pub resolve: ResolvePlan,
     pub socket: SocketOptions,
+    pub carriage: Carriage,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

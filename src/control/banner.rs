@@ -1,8 +1,8 @@
 //! What the process says of itself when it starts.
 
 use super::sockets::Sockets;
-use crate::config::Plan;
-use crate::sys::{Nofile, Probe};
+use crate::config::{Carriage, PathChoice, Plan};
+use crate::sys::{Nofile, Probe, ktls_words};
 use crate::worker::Driver;
 
 pub(super) struct Banner<'a> {
@@ -12,6 +12,22 @@ pub(super) struct Banner<'a> {
     pub cpus: &'a [Option<usize>],
     pub nofile: Nofile,
     pub sockets: &'a Sockets,
+}
+
+/// Tables that ask for kernel TLS by name.
+fn asking_for_ktls(plan: &Plan) -> impl Iterator<Item = String> {
+    let asks = |tls: bool, carriage: Carriage| tls && carriage.path == PathChoice::Splice;
+    let listeners = plan
+        .listeners
+        .iter()
+        .filter(move |listener| asks(listener.tls.is_some(), listener.carriage))
+        .map(|listener| format!("listener {}", listener.name));
+    let upstreams = plan
+        .upstreams
+        .iter()
+        .filter(move |upstream| asks(upstream.tls.is_some(), upstream.carriage))
+        .map(|upstream| format!("upstream {}", upstream.name));
+    listeners.chain(upstreams)
 }
 
 impl Banner<'_> {
@@ -45,11 +61,14 @@ impl Banner<'_> {
                  that forbid io_uring"
             ),
         }
-        match self.probe.ktls {
-            Ok(()) => tracing::info!(
-                "kernel TLS (kTLS): the kernel has it; this version does not use it yet"
-            ),
-            Err(why) => tracing::info!("kernel TLS (kTLS): no ({why})"),
+        tracing::info!("kernel TLS (kTLS): {}", ktls_words(self.probe.ktls));
+        if self.probe.ktls.is_err() {
+            for table in asking_for_ktls(self.plan) {
+                tracing::warn!(
+                    "{table} has relay_path = \"splice\", but its TLS stays in user space: this \
+                     kernel has none"
+                );
+            }
         }
     }
 

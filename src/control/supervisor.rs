@@ -15,7 +15,7 @@ use crate::config::{Plan, Workers};
 use crate::net::PeerAddress;
 use crate::observe::SinkHandle;
 use crate::session::RunState;
-use crate::sys::{Nofile, Probe, probe, raise_nofile};
+use crate::sys::{KtlsAbility, Nofile, Probe, probe, raise_nofile};
 use crate::tls::{ClientTls, KeyRing, MaterialError, ServerTls};
 use crate::types::{CoreId, ListenerId};
 use crate::worker::{Assignment, Driver, Shared, mailbox, work};
@@ -98,7 +98,7 @@ pub(crate) async fn start_with(
     let probe = probe();
     let driver = driver(&probe, options)?;
     let cpus = cpus(&plan.runtime.workers, &allowed_cpus())?;
-    let shared = Arc::new(shared(&plan)?);
+    let shared = Arc::new(shared(&plan, probe.ktls.ok())?);
     let nofile = raise_nofile(descriptors(&plan, cpus.len()));
     let sockets = Sockets::bind(&plan, cpus.len()).await.map_err(system)?;
     let sink = SinkHandle::spawn(Arc::clone(&plan)).map_err(system)?;
@@ -188,7 +188,7 @@ fn cpus(workers: &Workers, allowed: &[usize]) -> Result<Vec<Option<usize>>, Star
     }
 }
 
-fn shared(plan: &Arc<Plan>) -> Result<Shared, MaterialError> {
+fn shared(plan: &Arc<Plan>, kernel_tls: Option<KtlsAbility>) -> Result<Shared, MaterialError> {
     let server_tls = plan.listeners.iter().map(|listener| {
         let Some(tls) = &listener.tls else {
             return Ok(None);
@@ -208,6 +208,7 @@ fn shared(plan: &Arc<Plan>) -> Result<Shared, MaterialError> {
         server_tls: server_tls.collect::<Result<_, _>>()?,
         client_tls: client_tls.collect::<Result<_, _>>()?,
         connections: plan.listeners.iter().map(|_| Arc::default()).collect(),
+        kernel_tls,
     })
 }
 

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
+use crate::sys::coarse_clock;
 
 /// A moment of CLOCK_MONOTONIC_COARSE: off by at most a kernel tick (1 to 10 ms) and five times
 /// cheaper than the exact clock. Good for idle times, not for latencies.
@@ -12,11 +12,8 @@ pub struct CoarseInstant {
 impl CoarseInstant {
     #[must_use]
     pub fn now() -> Self {
-        let now = clock_gettime(ClockId::MonotonicCoarse);
-        let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-        let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
         Self {
-            since_boot: Duration::new(seconds, nanos),
+            since_boot: coarse_clock(),
         }
     }
 

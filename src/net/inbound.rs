@@ -127,6 +127,20 @@ impl Inbound {
         buffers: &Buffers,
         bulky: bool,
     ) -> Result<usize, ReceiveError> {
+        self.try_receive_at_most(socket, buffers, bulky, usize::MAX)
+    }
+
+    /// The same, and not more than `bytes_max`.
+    ///
+    /// # Errors
+    /// As [`try_receive`](Self::try_receive).
+    pub fn try_receive_at_most(
+        &mut self,
+        socket: &Socket,
+        buffers: &Buffers,
+        bulky: bool,
+        bytes_max: usize,
+    ) -> Result<usize, ReceiveError> {
         self.make_room(buffers, bulky)?;
         let end = self.end;
         let Some(room) = self
@@ -136,7 +150,10 @@ impl Inbound {
         else {
             return Err(ReceiveError::Full);
         };
-        let received = socket.try_recv(room).map_err(ReceiveError::Io)?;
+        let room_max = room.len().min(bytes_max);
+        let received = socket
+            .try_recv(&mut room[..room_max])
+            .map_err(ReceiveError::Io)?;
         self.end += received;
         Ok(received)
     }

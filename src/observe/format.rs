@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::line::{Json, Line, Logfmt};
 use super::names;
-use super::record::{Address, LegTls, Record, Times, UpstreamSeen};
+use super::record::{Address, Fallback, LegTls, Record, Times, UpstreamSeen};
 use crate::config::{LogFormat, Plan};
 use crate::types::{Cause, End, GroupId, Side};
 
@@ -34,6 +34,16 @@ fn write_fields(plan: &Plan, record: &Record, line: &mut impl Line) {
     line.number(names::BYTES_DOWN, record.bytes_down);
     line.text(names::PATH_UP, record.path_up.name());
     line.text(names::PATH_DOWN, record.path_down.name());
+    write_text(
+        line,
+        names::FALLBACK_UP,
+        record.fallback_up.map(Fallback::name),
+    );
+    write_text(
+        line,
+        names::FALLBACK_DOWN,
+        record.fallback_down.map(Fallback::name),
+    );
     write_times(&record.times, line);
     write_end(record.end.as_ref(), line);
     line.close();
@@ -393,6 +403,7 @@ mod tests {
             documented("Relay paths"),
             RelayPath::ALL.map(RelayPath::name)
         );
+        assert_eq!(documented("Fallbacks"), Fallback::ALL.map(Fallback::name));
         let sides = [Side::Downstream.name(), Side::Upstream.name()];
         assert_eq!(
             documented("Who ended it"),

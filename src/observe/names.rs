@@ -32,6 +32,8 @@ pub const BYTES_UP: &str = "bytes_up";
 pub const BYTES_DOWN: &str = "bytes_down";
 pub const PATH_UP: &str = "path_up";
 pub const PATH_DOWN: &str = "path_down";
+pub const FALLBACK_UP: &str = "fallback_up";
+pub const FALLBACK_DOWN: &str = "fallback_down";
 pub const CLIENT_HELLO_MS: &str = "client_hello_ms";
 pub const DOWNSTREAM_HANDSHAKE_MS: &str = "downstream_handshake_ms";
 pub const CONNECT_MS: &str = "connect_ms";
@@ -45,7 +47,7 @@ pub const ALERT: &str = "alert";
 pub const DETAIL: &str = "detail";
 
 /// Every field, in the order of a line.
-pub const ALL: [&str; 42] = [
+pub const ALL: [&str; 44] = [
     TIME,
     ID,
     CORE,
@@ -77,6 +79,8 @@ pub const ALL: [&str; 42] = [
     BYTES_DOWN,
     PATH_UP,
     PATH_DOWN,
+    FALLBACK_UP,
+    FALLBACK_DOWN,
     CLIENT_HELLO_MS,
     DOWNSTREAM_HANDSHAKE_MS,
     CONNECT_MS,

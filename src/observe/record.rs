@@ -38,6 +38,9 @@ pub struct Record {
     pub bytes_down: u64,
     pub path_up: RelayPath,
     pub path_down: RelayPath,
+    /// Why a direction did not come to the path that was wanted for it.
+    pub fallback_up: Option<Fallback>,
+    pub fallback_down: Option<Fallback>,
     /// `None` only while the connection lives.
     pub end: Option<End>,
 }
@@ -71,6 +74,8 @@ impl Record {
             bytes_down: 0,
             path_up: RelayPath::None,
             path_down: RelayPath::None,
+            fallback_up: None,
+            fallback_down: None,
             end: None,
         }
     }
@@ -130,8 +135,8 @@ pub struct LegTls {
     pub peer_verified: Option<bool>,
 }
 
-/// Which engine carried the bytes of one direction at its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Which engine carried the bytes of one direction: the last one that it came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum RelayPath {
     /// No byte flowed.
     #[default]
@@ -140,12 +145,23 @@ pub enum RelayPath {
     Copy,
     /// Plain to plain through a pipe.
     Splice,
-    /// TLS in user space on at least one leg.
+    /// TLS in user space on every leg that has it.
     User,
+    /// Kernel TLS on one leg, TLS in user space on the other.
+    Mixed,
+    /// Kernel TLS on every leg that has TLS.
+    Kernel,
 }
 
 impl RelayPath {
-    pub const ALL: [Self; 4] = [Self::None, Self::Copy, Self::Splice, Self::User];
+    pub const ALL: [Self; 6] = [
+        Self::None,
+        Self::Copy,
+        Self::Splice,
+        Self::User,
+        Self::Mixed,
+        Self::Kernel,
+    ];
 
     /// The word in the access log.
     #[must_use]
@@ -155,6 +171,48 @@ impl RelayPath {
             Self::Copy => "copy",
             Self::Splice => "splice",
             Self::User => "user",
+            Self::Mixed => "mixed",
+            Self::Kernel => "kernel",
+        }
+    }
+}
+
+/// Why a direction that should have gone to kernel TLS did not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fallback {
+    /// This kernel has no TLS.
+    NoKernelTls,
+    /// Its TLS has not got this version or cipher for this direction.
+    Cipher,
+    /// A unix socket.
+    NotTcp,
+    /// The peer had ended its stream already: the kernel then takes no keys.
+    HalfClosed,
+    NoMemory,
+    /// Another error of the kernel.
+    Refused,
+}
+
+impl Fallback {
+    pub const ALL: [Self; 6] = [
+        Self::NoKernelTls,
+        Self::Cipher,
+        Self::NotTcp,
+        Self::HalfClosed,
+        Self::NoMemory,
+        Self::Refused,
+    ];
+
+    /// The word in the access log.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoKernelTls => "no_kernel_tls",
+            Self::Cipher => "cipher",
+            Self::NotTcp => "not_tcp",
+            Self::HalfClosed => "half_closed",
+            Self::NoMemory => "no_memory",
+            Self::Refused => "refused",
         }
     }
 }

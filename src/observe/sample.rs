@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::config::{
-    AccessLog, Balance, BindAddress, ListenerPlan, Located, LogFormat, LogPlan, Place, Plan,
-    ResolvePlan, RuntimePlan, ServerAddress, ServerPlan, SocketOptions, Steering, Target,
-    UpstreamPlan, Workers,
+    AccessLog, Balance, BindAddress, Carriage, ListenerPlan, Located, LogFormat, LogPlan,
+    PathChoice, Place, Plan, ResolvePlan, RuntimePlan, ServerAddress, ServerPlan, SocketOptions,
+    Steering, Target, UpstreamPlan, Workers,
 };
-use crate::observe::{Address, LegTls, Record, RelayPath, Times, UpstreamSeen};
+use crate::observe::{Address, Fallback, LegTls, Record, RelayPath, Times, UpstreamSeen};
 use crate::types::{Alert, Cause, CoreId, End, GroupId, ListenerId, Phase, ServerId, Side};
 
 pub(crate) fn plan(access: AccessLog, queue_max: usize) -> Arc<Plan> {
@@ -30,6 +30,11 @@ pub(crate) fn plan(access: AccessLog, queue_max: usize) -> Arc<Plan> {
     })
 }
 
+const CARRIAGE: Carriage = Carriage {
+    path: PathChoice::Auto,
+    ktls_after: 0,
+};
+
 fn listener() -> ListenerPlan {
     ListenerPlan {
         name: "database".into(),
@@ -45,6 +50,7 @@ fn listener() -> ListenerPlan {
         next_upstream_tries: 1,
         idle_timeout: Duration::from_secs(1),
         socket: SOCKET,
+        carriage: CARRIAGE,
     }
 }
 
@@ -65,6 +71,7 @@ fn upstream() -> UpstreamPlan {
             ttl_max: Duration::from_secs(1),
         },
         socket: SOCKET,
+        carriage: CARRIAGE,
     }
 }
 
@@ -133,6 +140,8 @@ pub(crate) fn full_record() -> Record {
         bytes_down: 20_000_000_000,
         path_up: RelayPath::User,
         path_down: RelayPath::User,
+        fallback_up: Some(Fallback::Cipher),
+        fallback_down: Some(Fallback::HalfClosed),
         end: Some(
             End::new(Cause::Reset, Phase::Relay, Some(Side::Upstream))
                 .with_alert(Some(Alert::BAD_RECORD_MAC))

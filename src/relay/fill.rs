@@ -4,10 +4,11 @@ use std::io::{self, IoSliceMut};
 
 use super::flow::{Failure, Filled, Flow};
 use super::outgoing::{Carrier, Outgoing};
+use super::path::{Received, Splice};
 use super::slots::{SLOTS_MAX, copy_spaced, slots, spaced_parts, stride};
 use crate::net::{Parts, ReceiveError};
 use crate::observe::RelayPath;
-use crate::tls::{Opened, Shape, seals_in_place};
+use crate::tls::{Opened, Shape, TlsReader, seals_in_place};
 use crate::types::TLS_PLAINTEXT_BYTES_MAX;
 
 /// A splice that moves less than this is dearer than a copy would be (docs/benchmarks.md).
@@ -22,6 +23,7 @@ impl Flow<'_> {
             };
             match reader.open(self.source.inbound, &mut self.opened, shared) {
                 Ok(Opened::Data) => {}
+                Ok(Opened::NeedMore) if self.hand_over_source() => return Ok(Filled::Again),
                 Ok(Opened::NeedMore) if self.receive_records()? => {}
                 Ok(Opened::NeedMore) => return Ok(Filled::Nothing),
                 Ok(Opened::Closed) => return Ok(Filled::EndOfStream),
@@ -38,9 +40,11 @@ impl Flow<'_> {
             self.source.inbound.release_if_empty();
             return Ok(false);
         }
+        let bytes_max = self.bytes_before_hand_over()?;
         let bulky = self.receiving.bulky;
         let inbound = &mut *self.source.inbound;
-        match inbound.try_receive(self.source.socket, &self.tools.buffers, bulky) {
+        let buffers = &self.tools.buffers;
+        match inbound.try_receive_at_most(self.source.socket, buffers, bulky, bytes_max) {
             Ok(0) => Err(self.truncated()),
             Ok(_) => {
                 self.receiving.on_received(inbound.is_full());
@@ -56,9 +60,27 @@ impl Flow<'_> {
         }
     }
 
+    /// The kernel can take over between two records alone: before that, no byte behind the current
+    /// record is received.
+    fn bytes_before_hand_over(&self) -> Result<usize, Failure> {
+        if !self.source_is_due() {
+            return Ok(usize::MAX);
+        }
+        let lacking = TlsReader::bytes_lacking(self.source.inbound.bytes());
+        lacking.map_err(|error| self.unreadable(error))
+    }
+
     fn send_opened(&mut self) -> Result<(), Failure> {
-        let from = self.source.tls.as_ref().map(|(reader, _)| reader.shape());
-        let to = self.sink.tls.as_ref().map(|(writer, _)| writer.shape());
+        let from = self
+            .source
+            .tls
+            .as_ref()
+            .and_then(|(reader, _)| reader.shape());
+        let to = self
+            .sink
+            .tls
+            .as_ref()
+            .and_then(|(writer, _)| writer.shape());
         match (from, to) {
             (Some(from), Some(to)) if !seals_in_place(from, to) => self.send_spaced(to),
             (_, Some(_)) => {
@@ -95,15 +117,14 @@ impl Flow<'_> {
         }
         let mut buffer = self.tools.take_buffer(self.receiving.bulky);
         let slots = slots(buffer.len(), shape);
-        match self.try_receive_slots(&mut buffer, shape, slots) {
-            Ok(0) => self.end_of_plain(),
-            Ok(bytes) => {
+        match self.receive_slots(&mut buffer, shape, slots)? {
+            Received::Bytes(bytes) => {
                 self.receiving
                     .on_received(bytes == slots * TLS_PLAINTEXT_BYTES_MAX);
                 self.seal(Carrier::Own(buffer), spaced_parts(bytes, shape))?;
                 Ok(Filled::Outgoing)
             }
-            Err(error) => self.nothing_or_failed(&error),
+            other => Ok(self.nothing_filled(&other)),
         }
     }
 
@@ -117,7 +138,12 @@ impl Flow<'_> {
             self.pipe = None;
             return Ok(Filled::Nothing);
         }
-        if self.pipe.is_none() && self.receiving.overflowed_large() {
+        let wants_pipe = match self.path.splice {
+            Splice::Never => false,
+            Splice::Bulky => self.receiving.overflowed_large(),
+            Splice::Always => true,
+        };
+        if self.pipe.is_none() && wants_pipe {
             // Without a pipe (descriptors have run out) the flow goes on by copying.
             self.pipe = self.tools.pipes.take().ok();
         }
@@ -129,6 +155,9 @@ impl Flow<'_> {
     }
 
     fn fill_pipe(&mut self) -> Result<Filled, Failure> {
+        if self.source.tls.is_some() {
+            return self.fill_pipe_from_kernel();
+        }
         let Some(pipe) = &mut self.pipe else {
             return Ok(Filled::Nothing);
         };
@@ -146,16 +175,26 @@ impl Flow<'_> {
         }
     }
 
-    fn fill_copied(&mut self) -> Result<Filled, Failure> {
+    pub(super) fn fill_copied(&mut self) -> Result<Filled, Failure> {
         let mut buffer = self.tools.take_buffer(self.receiving.bulky);
-        match self.source.socket.try_recv(&mut buffer) {
-            Ok(0) => self.end_of_plain(),
-            Ok(bytes) => {
+        match self.receive(&mut [IoSliceMut::new(&mut buffer)])? {
+            Received::Bytes(bytes) => {
                 self.receiving.on_received(bytes == buffer.len());
                 self.outgoing = Some(Outgoing::plain(Carrier::Own(buffer), Parts::one(0..bytes)));
                 Ok(Filled::Outgoing)
             }
-            Err(error) => self.nothing_or_failed(&error),
+            other => Ok(self.nothing_filled(&other)),
+        }
+    }
+
+    fn nothing_filled(&mut self, received: &Received) -> Filled {
+        match received {
+            Received::EndOfStream => Filled::EndOfStream,
+            Received::Control => Filled::Again,
+            Received::Nothing | Received::Bytes(_) => {
+                self.receiving.on_dry();
+                Filled::Nothing
+            }
         }
     }
 
@@ -169,24 +208,20 @@ impl Flow<'_> {
         }
     }
 
-    fn try_receive_slots(
-        &self,
+    fn receive_slots(
+        &mut self,
         buffer: &mut [u8],
         shape: Shape,
         slots: usize,
-    ) -> io::Result<usize> {
+    ) -> Result<Received, Failure> {
         let head = shape.head_bytes();
-        if slots == 1 {
-            let slot = &mut buffer[head..head + TLS_PLAINTEXT_BYTES_MAX];
-            return self.source.socket.try_recv(slot);
-        }
         let mut slices: [IoSliceMut<'_>; SLOTS_MAX] =
             std::array::from_fn(|_| IoSliceMut::new(&mut []));
         let places = buffer.chunks_exact_mut(stride(shape)).take(slots);
         for (slice, place) in slices.iter_mut().zip(places) {
             *slice = IoSliceMut::new(&mut place[head..head + TLS_PLAINTEXT_BYTES_MAX]);
         }
-        self.source.socket.try_recv_vectored(&mut slices[..slots])
+        self.receive(&mut slices[..slots])
     }
 
     /// Bytes that came before the relay began, a ClientHello that was looked at, say.

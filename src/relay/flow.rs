@@ -5,11 +5,12 @@ use std::io;
 
 use super::leg::Tools;
 use super::outgoing::Outgoing;
+use super::path::{End, Path, may_have_drained, missing};
 use super::receiving::Receiving;
 use super::seen::Seen;
+use crate::config::Carriage;
 use crate::net::{Inbound, Parts, Pipe, Socket};
-use crate::observe::RelayPath;
-use crate::tls::{Exhausted, ReadError, Shared, TlsReader, TlsWriter};
+use crate::tls::{Control, Exhausted, ReadError, Shared, TlsReader, TlsWriter};
 use crate::types::{Alert, Cause, Direction, Side};
 
 /// Where in a flow a failure came up: it decides what the other flow may still do.
@@ -75,6 +76,7 @@ pub(super) struct Flow<'a> {
     pub(super) ending: bool,
     /// Batches since the flow last waited.
     batches: u32,
+    pub(super) path: Path,
 }
 
 /// Batches that a flow may send before other connections have their turn, however many of them
@@ -87,6 +89,8 @@ enum Wait {
     Sink,
     /// The other connections' turn; its own comes as soon as they had it.
     Turn,
+    /// Kernel TLS, which has more than TCP has room for.
+    Drain,
     /// Nothing: it has come to its clean end.
     Ended,
 }
@@ -96,6 +100,8 @@ pub(super) enum Filled {
     /// Something to send.
     Outgoing,
     Nothing,
+    /// Neither: look again.
+    Again,
     EndOfStream,
 }
 
@@ -106,7 +112,20 @@ impl<'a> Flow<'a> {
         sink: Sink<'a>,
         tools: &'a Tools,
         seen: &'a Seen,
+        carriage: [&Carriage; 2],
     ) -> Self {
+        let [from, to] = carriage;
+        let from = End {
+            carriage: *from,
+            tls: source.tls.is_some(),
+        };
+        let to = End {
+            carriage: *to,
+            tls: sink.tls.is_some(),
+        };
+        if let Some(fallback) = missing([from, to], tools.kernel_tls) {
+            seen.on_fallback(direction, fallback);
+        }
         let early = !source.inbound.is_empty();
         Self {
             direction,
@@ -120,6 +139,7 @@ impl<'a> Flow<'a> {
             pipe: None,
             ending: false,
             batches: 0,
+            path: Path::new(from, to, tools.kernel_tls),
         }
     }
 
@@ -127,11 +147,7 @@ impl<'a> Flow<'a> {
     ///
     /// Only the waiting is asynchronous, so that an idle flow is little more than its fields.
     pub(super) async fn run(&mut self) -> Result<(), Failure> {
-        let path = match (&self.source.tls, &self.sink.tls) {
-            (None, None) => RelayPath::Copy,
-            _ => RelayPath::User,
-        };
-        self.seen.on_path(self.direction, path);
+        self.mark_path();
         loop {
             match self.step()? {
                 Wait::Source => {
@@ -149,6 +165,13 @@ impl<'a> Flow<'a> {
                     let ready = self.sink.socket.writable().await;
                     ready.map_err(|error| self.sink_failed(&error))?;
                 }
+                Wait::Drain => {
+                    self.seen.on_stuck(self.direction, true);
+                    // Rare, and its timer would make every flow larger.
+                    let ready = Box::pin(may_have_drained(self.sink.socket)).await;
+                    self.seen.on_stuck(self.direction, false);
+                    ready.map_err(|error| self.sink_failed(&error))?;
+                }
                 Wait::Ended => return Ok(()),
             }
         }
@@ -160,6 +183,9 @@ impl<'a> Flow<'a> {
                 return Ok(Wait::Sink);
             }
             if self.ending {
+                if !self.sink_is_drained()? {
+                    return Ok(Wait::Drain);
+                }
                 // After the other direction, the close that comes next sends the FIN.
                 if !self.seen.on_ended() {
                     // ENOTCONN: the peer is gone already. It has all that we had for it.
@@ -174,8 +200,13 @@ impl<'a> Flow<'a> {
                 self.batches = 0;
                 return Ok(Wait::Turn);
             }
+            self.hand_over_sink();
+            if let Some(update) = self.key_update()? {
+                self.outgoing = Some(Outgoing::control(update));
+                continue;
+            }
             match self.fill()? {
-                Filled::Outgoing => self.batches += 1,
+                Filled::Outgoing | Filled::Again => self.batches += 1,
                 Filled::Nothing if self.must_send_flight() => self.send_flight(),
                 Filled::Nothing => {
                     self.batches = 0;
@@ -195,15 +226,20 @@ impl<'a> Flow<'a> {
 
     fn send_flight(&mut self) {
         if let Some((_, shared)) = &self.sink.tls {
-            self.outgoing = Some(Outgoing::control(shared.take_unsent()));
+            let flight = Control::Sealed(shared.take_unsent());
+            self.outgoing = Some(Outgoing::control(flight));
         }
     }
 
     fn fill(&mut self) -> Result<Filled, Failure> {
-        match (&self.source.tls, &self.sink.tls) {
-            (Some(_), _) => self.fill_from_tls(),
-            (None, Some((writer, _))) => self.fill_spaced(writer.shape()),
-            (None, None) => self.fill_plain(),
+        let opens = |(reader, _): &(&mut TlsReader, _)| !reader.is_in_kernel();
+        if self.source.tls.as_ref().is_some_and(opens) {
+            return self.fill_from_tls();
+        }
+        let seals = |(writer, _): &(&mut TlsWriter, _)| writer.shape();
+        match self.sink.tls.as_ref().and_then(seals) {
+            Some(shape) => self.fill_spaced(shape),
+            None => self.fill_plain(),
         }
     }
 
@@ -212,9 +248,9 @@ impl<'a> Flow<'a> {
     fn end(&mut self) -> Result<(), Failure> {
         self.ending = true;
         if let Some((writer, shared)) = &mut self.sink.tls {
-            let record = writer.close_notify(shared);
-            let record = record.map_err(|error| self.exhausted(error))?;
-            self.outgoing = Some(Outgoing::control(record));
+            let close_notify = writer.close_notify(shared);
+            let close_notify = close_notify.map_err(|error| self.exhausted(error))?;
+            self.outgoing = Some(Outgoing::control(close_notify));
         }
         Ok(())
     }
@@ -252,6 +288,7 @@ impl<'a> Flow<'a> {
                 (Cause::Alert, format!("alert {alert} received"), Some(alert))
             }
             ReadError::Unexpected(words, alert) => (Cause::Protocol, words.into(), Some(alert)),
+            ReadError::Kernel(words) => (Cause::System, words.into(), Some(Alert::INTERNAL_ERROR)),
         };
         Failure {
             alert,
@@ -264,7 +301,7 @@ impl<'a> Flow<'a> {
         self.failure(Fault::Sink, Cause::Limit, detail.into())
     }
 
-    fn failure(&self, fault: Fault, cause: Cause, detail: String) -> Failure {
+    pub(super) fn failure(&self, fault: Fault, cause: Cause, detail: String) -> Failure {
         let side = match fault {
             Fault::Source => self.direction.source(),
             Fault::Sink => self.direction.sink(),

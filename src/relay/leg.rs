@@ -2,6 +2,7 @@ use std::cell::Cell;
 
 use super::flow::{Sink, Source};
 use crate::net::{Buffers, Inbound, Pipes, Socket};
+use crate::sys::KtlsAbility;
 use crate::tls::TlsLeg;
 use crate::types::Alert;
 
@@ -32,15 +33,15 @@ impl Leg {
     /// Ends the leg so that the peer cannot take it for a clean end. `alert` goes out first where
     /// there is TLS and no record is half sent: it is returned if it did.
     pub async fn abort(&mut self, alert: Option<Alert>) -> Option<Alert> {
-        let sealed = match (&mut self.tls, alert) {
+        let control = match (&mut self.tls, alert) {
             (Some(tls), Some(alert)) if !self.mid_send => {
                 tls.writer.last_alert(alert, &tls.shared).ok()
             }
             _ => None,
         };
-        match sealed {
+        match control {
             // A reset could overtake the alert; the alert already says that this is no clean end.
-            Some(record) if self.socket.try_send(&record).is_ok() => {
+            Some(control) if control.try_send(&self.socket).is_ok() => {
                 self.socket.farewell().await;
                 alert
             }
@@ -97,8 +98,9 @@ impl Leg {
     }
 }
 
-/// A core's pools, as a relay needs them.
+/// A core's pools, as a relay needs them, and what the kernel can do for it.
 pub struct Tools {
     pub buffers: Buffers,
     pub pipes: Pipes,
+    pub kernel_tls: Option<KtlsAbility>,
 }

@@ -9,6 +9,7 @@ mod flow;
 mod leg;
 mod outgoing;
 mod pair;
+mod path;
 mod receiving;
 mod seen;
 mod slots;

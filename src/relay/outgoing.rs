@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::flow::{Failure, Flow};
 use crate::net::{Buffer, PARTS_MAX, Parts, Socket};
+use crate::tls::Control;
 
 /// Bytes that were handed to a flow's sink and are not all sent.
 pub(super) struct Outgoing {
@@ -23,8 +24,8 @@ pub(super) enum Carrier {
     Own(Buffer),
     /// The source's, where records are opened in place.
     Source,
-    /// A record of ours that holds no application data.
-    Control(Vec<u8>),
+    /// A message of ours that holds no application data.
+    Control(Control),
 }
 
 impl Outgoing {
@@ -39,15 +40,21 @@ impl Outgoing {
         }
     }
 
-    pub(super) fn control(record: Vec<u8>) -> Self {
-        let parts = Parts::one(0..record.len());
+    pub(super) fn control(control: Control) -> Self {
+        let parts = Parts::one(0..control.bytes());
         Self {
             before: Vec::new(),
-            carrier: Carrier::Control(record),
+            carrier: Carrier::Control(control),
             parts,
             sealed_bytes: 0,
             control: true,
         }
+    }
+}
+
+impl Outgoing {
+    fn is_for_kernel(&self) -> bool {
+        matches!(self.carrier, Carrier::Control(Control::ForKernel(..)))
     }
 }
 
@@ -60,7 +67,7 @@ impl Flow<'_> {
             let buffer: &mut [u8] = match &mut carrier {
                 Carrier::Own(buffer) => buffer,
                 Carrier::Source => self.source.inbound.whole().0,
-                Carrier::Control(record) => record,
+                Carrier::Control(_) => &mut [],
             };
             let sealed = writer.before_data(shared).and_then(|records| {
                 before = records;
@@ -80,10 +87,10 @@ impl Flow<'_> {
 
     /// Sends what is outgoing as far as the sink takes it. True: all of it.
     pub(super) fn flush(&mut self) -> Result<bool, Failure> {
-        let sent = if self.outgoing.is_some() {
-            self.flush_outgoing()
-        } else {
-            self.flush_pipe()
+        let sent = match &self.outgoing {
+            Some(outgoing) if outgoing.is_for_kernel() => return self.flush_for_kernel(),
+            Some(_) => self.flush_outgoing(),
+            None => self.flush_pipe(),
         };
         match sent {
             Ok(()) => Ok(true),
@@ -95,6 +102,20 @@ impl Flow<'_> {
         }
     }
 
+    fn flush_for_kernel(&mut self) -> Result<bool, Failure> {
+        let Some(outgoing) = self.outgoing.take() else {
+            return Ok(true);
+        };
+        let sent = match &outgoing.carrier {
+            Carrier::Control(control) => self.flush_control(control)?,
+            Carrier::Own(_) | Carrier::Source => true,
+        };
+        if !sent {
+            self.outgoing = Some(outgoing);
+        }
+        Ok(sent)
+    }
+
     fn flush_outgoing(&mut self) -> io::Result<()> {
         let Some(outgoing) = &mut self.outgoing else {
             return Ok(());
@@ -104,7 +125,8 @@ impl Flow<'_> {
         let buffer: &[u8] = match &outgoing.carrier {
             Carrier::Own(buffer) => buffer,
             Carrier::Source => self.source.inbound.whole().0,
-            Carrier::Control(record) => record,
+            Carrier::Control(Control::Sealed(records)) => records,
+            Carrier::Control(Control::ForKernel(..)) => &[],
         };
         while !outgoing.parts.is_empty() {
             let mut sent = match outgoing.parts.ranges() {
@@ -119,6 +141,9 @@ impl Flow<'_> {
                 sent -= first;
             }
             outgoing.parts.advance(sent);
+            if let Some((writer, _)) = &mut self.sink.tls {
+                writer.on_taken(sent);
+            }
             // What is not sealed counts as it goes, a record's plaintext when the batch is out.
             let counts = outgoing.sealed_bytes == 0 && !outgoing.control;
             self.seen
@@ -141,6 +166,9 @@ impl Flow<'_> {
     fn flush_pipe(&mut self) -> io::Result<()> {
         while let Some(pipe) = self.pipe.as_mut().filter(|pipe| pipe.held() > 0) {
             let sent = pipe.drain_to(self.sink.socket.fd())?;
+            if let Some((writer, _)) = &mut self.sink.tls {
+                writer.on_taken(sent);
+            }
             self.seen.on_sent(self.direction, sent);
         }
         Ok(())

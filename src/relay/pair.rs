@@ -8,7 +8,7 @@ use monoio::time::{Instant, Sleep, sleep};
 use super::flow::{Failure, Fault, Flow};
 use super::leg::{Leg, Tools};
 use super::seen::Seen;
-use crate::config::SocketOptions;
+use crate::config::{Carriage, UpstreamPlan};
 use crate::net::{CoarseInstant, Socket};
 use crate::tls::Shared;
 use crate::types::{Cause, Direction};
@@ -34,8 +34,10 @@ const LINGER: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Copy)]
 pub struct Limits<'a> {
     pub idle_timeout: Duration,
-    /// Of the upstream side's socket, set when the connection turns out to last.
-    pub upstream_options: &'a SocketOptions,
+    /// Of the downstream leg.
+    pub carriage: &'a Carriage,
+    /// Options of its socket are set when the connection turns out to last.
+    pub upstream: &'a UpstreamPlan,
 }
 
 /// A connection that is older than this lasts.
@@ -57,8 +59,11 @@ pub async fn relay(
         (Direction::Down, up_source.socket),
     ];
     let unsent = down_sink.tls.as_ref().map(|(_, shared)| *shared);
-    let mut up = Flow::new(Direction::Up, down_source, up_sink, tools, seen);
-    let mut down = Flow::new(Direction::Down, up_source, down_sink, tools, seen);
+    let (downstream, upstream) = (limits.carriage, &limits.upstream.carriage);
+    let onward = [downstream, upstream];
+    let mut up = Flow::new(Direction::Up, down_source, up_sink, tools, seen, onward);
+    let back = [upstream, downstream];
+    let mut down = Flow::new(Direction::Down, up_source, down_sink, tools, seen, back);
     let mut up = OneFlow {
         flow: pin!(up.run()),
         ended: None,
@@ -200,7 +205,7 @@ impl Limit<'_> {
         if !std::mem::take(&mut self.young) {
             return;
         }
-        let _ = upstream.last(self.limits.upstream_options);
+        let _ = upstream.last(&self.limits.upstream.socket);
         if let Some(shared) = self.unsent {
             let mut flight = shared.take_unsent();
             if !flight.is_empty() {

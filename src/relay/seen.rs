@@ -2,7 +2,7 @@ use std::cell::Cell;
 use std::time::Instant;
 
 use crate::net::CoarseInstant;
-use crate::observe::RelayPath;
+use crate::observe::{Fallback, RelayPath};
 use crate::types::Direction;
 
 /// What a relay did so far, for the record and the idle time limit.
@@ -11,6 +11,8 @@ pub struct Seen {
     pub bytes_down: Cell<u64>,
     pub path_up: Cell<RelayPath>,
     pub path_down: Cell<RelayPath>,
+    pub fallback_up: Cell<Option<Fallback>>,
+    pub fallback_down: Cell<Option<Fallback>>,
     /// When the first byte had been sent to the client.
     pub first_byte: Cell<Option<Instant>>,
     pub last_active: Cell<CoarseInstant>,
@@ -28,6 +30,8 @@ impl Default for Seen {
             bytes_down: Cell::new(0),
             path_up: Cell::default(),
             path_down: Cell::default(),
+            fallback_up: Cell::new(None),
+            fallback_down: Cell::new(None),
             first_byte: Cell::new(None),
             last_active: Cell::new(CoarseInstant::now()),
             stuck_up: Cell::new(false),
@@ -66,9 +70,16 @@ impl Seen {
             Direction::Down => &self.path_down,
         };
         // A flow that has spliced may copy its last few bytes: it is a splice all the same.
-        if place.get() != RelayPath::Splice {
-            place.set(path);
-        }
+        place.set(place.get().max(path));
+    }
+
+    /// The direction does not come to the path that was wanted; the first reason counts.
+    pub(super) fn on_fallback(&self, direction: Direction, fallback: Fallback) {
+        let place = match direction {
+            Direction::Up => &self.fallback_up,
+            Direction::Down => &self.fallback_down,
+        };
+        place.set(place.get().or(Some(fallback)));
     }
 
     /// A direction has come to its clean end. True: the other one had before.

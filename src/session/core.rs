@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustls::ServerConfig;
 
 use super::watch::Watch;
-use crate::config::Plan;
+use crate::config::{Carriage, PathChoice, Plan};
 use crate::net::{Buffers, Pipes};
 use crate::observe::{Record, RecordSender};
 use crate::relay::Tools;
+use crate::sys::KtlsAbility;
 use crate::tls::{HandshakesInFlight, ServerTls};
 use crate::types::{CoreId, GroupId, ListenerId};
 use crate::upstream::Group;
@@ -34,6 +35,7 @@ pub struct Parts {
     pub listeners: Vec<ListenerState>,
     pub groups: Vec<Group>,
     pub log: RecordSender,
+    pub kernel_tls: Option<KtlsAbility>,
 }
 
 /// One listener as one core serves it.
@@ -58,6 +60,7 @@ impl Core {
             listeners,
             groups,
             log,
+            kernel_tls,
         } = parts;
         let pipes = Pipes::new(plan.runtime.pipes_max);
         let handshakes = HandshakesInFlight::new(plan.runtime.handshakes_max);
@@ -67,6 +70,7 @@ impl Core {
             tools: Tools {
                 buffers: Buffers::default(),
                 pipes,
+                kernel_tls,
             },
             watch: Watch::default(),
             handshakes,
@@ -81,6 +85,12 @@ impl Core {
     #[must_use]
     pub fn listener(&self, id: ListenerId) -> &ListenerState {
         &self.listeners[usize::from(id.0)]
+    }
+
+    /// Whether a leg that is carried so may go to kernel TLS later.
+    #[must_use]
+    pub fn keeps_secrets(&self, carriage: Carriage) -> bool {
+        self.tools.kernel_tls.is_some() && carriage.path != PathChoice::User
     }
 
     #[must_use]

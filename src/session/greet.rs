@@ -229,7 +229,8 @@ async fn handshake(
         return Err(downstream(Cause::Identity, words.into()));
     }
     let alpn = engine.common().alpn_protocol().map(<[u8]>::to_vec);
-    let leg: TlsLeg = establish(engine, unsent).map_err(|error| internal(&error))?;
+    let leg: TlsLeg = establish(engine, unsent, core.keeps_secrets(plan.carriage))
+        .map_err(|error| internal(&error))?;
     Ok((Leg::new(socket, inbound, Some(leg)), alpn))
 }
 

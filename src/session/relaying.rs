@@ -29,9 +29,12 @@ pub(super) async fn relaying(
     mut legs: Box<Legs>,
 ) -> End {
     let seen = Seen::default();
+    let listener = core.plan.listener(story.listener);
+    let upstream = &core.group(legs.group).plan;
     let limits = Limits {
-        idle_timeout: core.plan.listener(story.listener).idle_timeout,
-        upstream_options: &core.group(legs.group).plan.socket,
+        idle_timeout: listener.idle_timeout,
+        carriage: &listener.carriage,
+        upstream,
     };
     let Legs { client, server, .. } = &mut *legs;
     // Not by way of a variable: the future would be held twice.
@@ -67,6 +70,8 @@ fn note(story: &mut Story<'_>, seen: &Seen) {
     record.bytes_down = seen.bytes_down.get();
     record.path_up = seen.path_up.get();
     record.path_down = seen.path_down.get();
+    record.fallback_up = seen.fallback_up.get();
+    record.fallback_down = seen.fallback_down.get();
     record.times.first_byte = seen.first_byte.get().map(|at| at.duration_since(begun));
 }
 

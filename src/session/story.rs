@@ -189,6 +189,7 @@ async fn reach(
         connect_timeout: plan.connect_timeout,
         tries_max: plan.next_upstream_tries,
         alpn: client.alpn.as_deref(),
+        keep_secrets: core.keeps_secrets(core.group(group).plan.carriage),
     };
     let mut attempts = Attempts::default();
     let socket = &client.leg.socket;

@@ -1,9 +1,7 @@
-#![expect(unsafe_code, reason = "setsockopt with TCP_ULP has no safe wrapper")]
-
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::AsRawFd;
+
+use super::ktls::{KtlsAbility, probe_ktls};
 
 /// What this kernel can do for us.
 #[derive(Debug, Clone)]
@@ -11,7 +9,7 @@ pub struct Probe {
     pub kernel: String,
     pub ring: Result<RingFeatures, RingRefusal>,
     /// `Err` holds why kernel TLS cannot be used, with the cure.
-    pub ktls: Result<(), &'static str>,
+    pub ktls: Result<KtlsAbility, &'static str>,
 }
 
 /// Ring set-up flags, from the best set that this kernel took.
@@ -129,41 +127,6 @@ fn refusal(error: &io::Error, sysctl_disables: bool) -> RingRefusal {
 fn sysctl_disables() -> bool {
     std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled")
         .is_ok_and(|value| value.trim() != "0")
-}
-
-/// TCP_ULP "tls" on a connected socket: ENOENT where the module is missing.
-fn probe_ktls() -> Result<(), &'static str> {
-    let failed = "no loopback connection could be made to ask for it";
-    let (client, _server) = loopback_pair().map_err(|_| failed)?;
-    let name = b"tls";
-    // SAFETY: the pointer and the length describe `name`, which the kernel copies.
-    let result = unsafe {
-        libc::setsockopt(
-            client.as_raw_fd(),
-            libc::SOL_TCP,
-            libc::TCP_ULP,
-            name.as_ptr().cast(),
-            3,
-        )
-    };
-    match result {
-        0 => Ok(()),
-        _ if io::Error::last_os_error().raw_os_error() == Some(libc::ENOENT) => {
-            Err("the kernel has no tls module: `modprobe tls`, or build with CONFIG_TLS")
-        }
-        _ => Err("the kernel refuses TCP_ULP"),
-    }
-}
-
-fn loopback_pair() -> io::Result<(socket2::Socket, socket2::Socket)> {
-    use socket2::{Domain, Socket, Type};
-    let listener = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
-    listener.listen(1)?;
-    let client = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    client.connect(&listener.local_addr()?)?;
-    let (server, _) = listener.accept()?;
-    Ok((client, server))
 }
 
 #[cfg(test)]

@@ -14,10 +14,12 @@ use rustls::{CommonState, ExtractedSecrets, HandshakeKind, ProtocolVersion};
 
 use super::bound::{PeerBound, with_peer_bound};
 use super::connector::Endpoint;
+use super::handoff::Secrets;
 use super::identity::PeerSeen;
 use super::reason::{alert_sent, failure, foreign_protocol};
 use super::record::{HEADER_BYTES, Opener, Sealer, record_bytes};
-use super::stream::{Kernel, Shared, TlsLeg, TlsReader, TlsWriter};
+use super::stream::{Kernel, Shared, TlsLeg, TlsReader};
+use super::writer::TlsWriter;
 use crate::net::{Buffer, Buffers, Expect, Inbound, LARGE_BYTES, ReceiveError, Socket};
 use crate::observe::LegTls;
 use crate::types::{Alert, Cause, End, Phase, Side};
@@ -449,20 +451,32 @@ impl Outbound {
 #[derive(Debug, Default)]
 pub struct Unsent(pub Vec<u8>);
 
-/// Turns a finished handshake into a leg with our record layer.
+/// Turns a finished handshake into a leg with our record layer. `keep_secrets`: so that its
+/// directions can be handed to kernel TLS later.
 ///
 /// # Errors
 /// What rustls reports; a cipher that the record layer has not got.
-pub fn establish<E: Engine>(engine: E, unsent: Unsent) -> Result<TlsLeg, rustls::Error> {
+pub fn establish<E: Engine>(
+    engine: E,
+    unsent: Unsent,
+    keep_secrets: bool,
+) -> Result<TlsLeg, rustls::Error> {
     let tls13 = engine.common().protocol_version() == Some(ProtocolVersion::TLSv1_3);
     let bound = engine.bound();
     let (secrets, kernel) = engine.into_kernel()?;
     let unknown = |_| rustls::Error::General("a cipher without a record layer".into());
     let opener = Opener::new(&secrets.rx.1, secrets.rx.0, tls13).map_err(unknown)?;
     let sealer = Sealer::new(&secrets.tx.1, secrets.tx.0, tls13).map_err(unknown)?;
+    let mut shared = Shared::new(kernel, bound, tls13, unsent.0);
+    if keep_secrets {
+        shared = shared.with_secrets(Secrets {
+            transmit: Some(secrets.tx.1),
+            receive: Some(secrets.rx.1),
+        });
+    }
     Ok(TlsLeg {
         reader: TlsReader::new(opener),
         writer: TlsWriter::new(sealer),
-        shared: Shared::new(kernel, bound, tls13, unsent.0),
+        shared,
     })
 }

@@ -11,6 +11,7 @@ mod acceptor;
 mod bound;
 mod certificate;
 mod connector;
+mod handoff;
 mod handshake;
 mod identity;
 mod in_flight;
@@ -28,10 +29,12 @@ mod stream;
 mod tests;
 mod tickets;
 mod verify;
+mod writer;
 
 pub use acceptor::ServerTls;
 pub use bound::{PeerBound, with_peer_bound};
 pub use connector::{ClientTls, Endpoint};
+pub use handoff::{Drain, KernelError, Secrets};
 pub use handshake::{
     ClientEngine, Engine, Handshake, HandshakeError, ServerEngine, Unsent, describe_leg, establish,
 };
@@ -41,5 +44,6 @@ pub use inspect::inspect;
 pub use material::MaterialError;
 pub use reason::{failure, foreign_protocol, refused_identity};
 pub use record::{Exhausted, Shape};
-pub use stream::{Opened, ReadError, Shared, TlsLeg, TlsReader, TlsWriter, seals_in_place};
+pub use stream::{Opened, ReadError, Shared, TlsLeg, TlsReader};
 pub use tickets::KeyRing;
+pub use writer::{Control, TlsWriter, seals_in_place};

@@ -71,8 +71,8 @@ pub(super) fn pair(side: Side, suite: SupportedCipherSuite) -> Pair {
 pub(super) fn leg(side: Side, suite: SupportedCipherSuite) -> (TlsLeg, Connection, Vec<u8>) {
     let (end, peer, received) = shaken(side, suite);
     let leg = match end {
-        End::Server(engine) => establish(engine, Unsent::default()),
-        End::Client(engine) => establish(engine, Unsent::default()),
+        End::Server(engine) => establish(engine, Unsent::default(), false),
+        End::Client(engine) => establish(engine, Unsent::default(), false),
     };
     (leg.unwrap(), peer, received)
 }

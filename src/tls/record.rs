@@ -23,7 +23,7 @@ const CONTENT_TYPE_BYTES: usize = 1; // TLSInnerPlaintext.type, RFC 8446 5.2
 pub(super) const RECORD_BYTES_MAX: usize = HEADER_BYTES + TLS_PLAINTEXT_BYTES_MAX + 2048;
 
 /// Records that one AES-GCM key may protect: RFC 8446 5.5 allows 2^24.5.
-const GCM_RECORDS_MAX: u64 = 1 << 24;
+pub(super) const GCM_RECORDS_MAX: u64 = 1 << 24;
 
 /// TLS ContentType (RFC 8446 5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub enum ContentType {
 }
 
 impl ContentType {
-    fn code(self) -> u8 {
+    pub(super) fn code(self) -> u8 {
         match self {
             Self::Alert => 21,
             Self::Handshake => 22,
@@ -42,7 +42,7 @@ impl ContentType {
         }
     }
 
-    fn from_code(code: u8) -> Option<Self> {
+    pub(super) fn from_code(code: u8) -> Option<Self> {
         match code {
             21 => Some(Self::Alert),
             22 => Some(Self::Handshake),
@@ -217,6 +217,11 @@ impl Sealer {
         self.keys.shape
     }
 
+    /// Of the next record.
+    pub(super) fn sequence(&self) -> u64 {
+        self.keys.sequence
+    }
+
     /// True when a key update is due, or, before TLS 1.3, the connection's end.
     #[must_use]
     pub fn nearly_exhausted(&self) -> bool {
@@ -324,6 +329,11 @@ impl Opener {
     #[must_use]
     pub fn shape(&self) -> Shape {
         self.keys.shape
+    }
+
+    /// Of the next record.
+    pub(super) fn sequence(&self) -> u64 {
+        self.keys.sequence
     }
 
     /// Opens one whole record in place and returns its type and where its plaintext stands.

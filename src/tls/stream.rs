@@ -2,16 +2,19 @@
 
 use std::cell::{Cell, RefCell};
 
+use rustls::ConnectionTrafficSecrets;
 use rustls::client::ClientConnectionData;
 use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
 
 use super::bound::{PeerBound, with_peer_bound};
+use super::handoff::Secrets;
 use super::record::{
     ContentType, Exhausted, HEADER_BYTES, Opener, RecordError, Sealer, Shape, UnknownCipher,
     record_bytes,
 };
-use crate::net::{Inbound, Parts};
+use super::writer::TlsWriter;
+use crate::net::{CoarseInstant, Inbound, Parts};
 use crate::types::Alert;
 
 /// Both halves of an established leg and what they share.
@@ -31,11 +34,13 @@ pub enum Kernel {
 /// be sent of its handshake.
 pub struct Shared {
     kernel: RefCell<Kernel>,
+    /// None where no direction can be handed to kernel TLS.
+    secrets: Cell<Option<Box<Secrets>>>,
     /// What the leg's sessions are bound to: an upstream's tickets end with its certificate.
     bound: Cell<PeerBound>,
-    tls13: bool,
+    pub(super) tls13: bool,
     /// The peer asked for an update of ours, due before our next application data.
-    requested: Cell<bool>,
+    pub(super) requested: Cell<bool>,
     /// The end of our last flight: it goes before anything else that we send.
     unsent: RefCell<Vec<u8>>,
 }
@@ -48,6 +53,15 @@ pub enum ReadError {
     Alert(Alert),
     /// Words for what has no place here, and the alert to answer with.
     Unexpected(&'static str, Alert),
+    /// What kernel TLS cannot do, which is not the peer's fault.
+    Kernel(&'static str),
+}
+
+impl ReadError {
+    pub(super) const INTERRUPTED: Self = Self::Unexpected(
+        "a handshake message is interrupted",
+        Alert::UNEXPECTED_MESSAGE,
+    );
 }
 
 /// What one look at the received bytes gave.
@@ -61,12 +75,11 @@ pub enum Opened {
     Closed,
 }
 
-const ALERT_LEVEL_WARNING: u8 = 1;
-const ALERT_LEVEL_FATAL: u8 = 2;
+pub(super) const ALERT_LEVEL_WARNING: u8 = 1;
 
 const HANDSHAKE_HELLO_REQUEST: u8 = 0;
 const HANDSHAKE_NEW_SESSION_TICKET: u8 = 4;
-const HANDSHAKE_KEY_UPDATE: u8 = 24;
+pub(super) const HANDSHAKE_KEY_UPDATE: u8 = 24;
 const HANDSHAKE_HEADER_BYTES: usize = 4;
 /// A NewSessionTicket is at most this (RFC 8446 4.6.1: ticket 2^16, extensions 2^16).
 const HANDSHAKE_BYTES_MAX: usize = 128 * 1024;
@@ -79,11 +92,27 @@ impl Shared {
         let (kernel, bound) = (RefCell::new(kernel), Cell::new(bound));
         Self {
             kernel,
+            secrets: Cell::default(),
             bound,
             tls13,
             requested: Cell::new(false),
             unsent: RefCell::new(unsent),
         }
+    }
+
+    /// Keeps the secrets of both directions, to hand them over later.
+    #[must_use]
+    pub fn with_secrets(mut self, secrets: Secrets) -> Self {
+        self.secrets = Cell::new(Some(Box::new(secrets)));
+        self
+    }
+
+    /// What `run` makes of the secrets that were kept. `None`: none were.
+    pub(super) fn with_secrets_kept<R>(&self, run: impl FnOnce(&mut Secrets) -> R) -> Option<R> {
+        let mut kept = self.secrets.take()?;
+        let result = run(&mut kept);
+        self.secrets.set(Some(kept));
+        Some(result)
     }
 
     /// Whether the end of our handshake is still to be sent.
@@ -103,22 +132,36 @@ impl Shared {
         self.unsent.replace(rest);
     }
 
-    fn next_opener(&self) -> Result<Opener, ReadError> {
+    /// The peer's next traffic secrets, and the sequence number that they begin with.
+    pub(super) fn next_receive(&self) -> Result<(u64, ConnectionTrafficSecrets), ReadError> {
         let secrets = match &mut *self.kernel.borrow_mut() {
             Kernel::Server(kernel) => kernel.update_rx_secret(),
             Kernel::Client(kernel) => kernel.update_rx_secret(),
         };
-        let (sequence, secrets) = secrets.map_err(|_| INTERNAL)?;
-        Opener::new(&secrets, sequence, self.tls13).map_err(|UnknownCipher| INTERNAL)
+        secrets.map_err(|_| INTERNAL)
     }
 
-    fn next_sealer(&self) -> Result<Sealer, Exhausted> {
+    /// Our own next traffic secrets.
+    pub(super) fn next_transmit(&self) -> Result<(u64, ConnectionTrafficSecrets), Exhausted> {
         let secrets = match &mut *self.kernel.borrow_mut() {
             Kernel::Server(kernel) => kernel.update_tx_secret(),
             Kernel::Client(kernel) => kernel.update_tx_secret(),
         };
-        let (sequence, secrets) = secrets.map_err(|_| Exhausted)?;
-        Sealer::new(&secrets, sequence, self.tls13).map_err(|UnknownCipher| Exhausted)
+        secrets.map_err(|_| Exhausted)
+    }
+
+    fn next_opener(&self) -> Result<Opener, ReadError> {
+        let (sequence, secrets) = self.next_receive()?;
+        let opener = Opener::new(&secrets, sequence, self.tls13);
+        self.with_secrets_kept(|kept| kept.receive = Some(secrets));
+        opener.map_err(|UnknownCipher| INTERNAL)
+    }
+
+    pub(super) fn next_sealer(&self) -> Result<Sealer, Exhausted> {
+        let (sequence, secrets) = self.next_transmit()?;
+        let sealer = Sealer::new(&secrets, sequence, self.tls13);
+        self.with_secrets_kept(|kept| kept.transmit = Some(secrets));
+        sealer.map_err(|UnknownCipher| Exhausted)
     }
 
     /// Puts the ticket into the upstream's session store. One that rustls refuses is only lost.
@@ -146,28 +189,54 @@ const INTERNAL: ReadError =
 
 /// Opens what the peer sends.
 pub struct TlsReader {
-    opener: Opener,
+    pub(super) opening: Opening,
     /// Bytes of a handshake message that has not come whole. Almost always empty.
-    message: Vec<u8>,
-    idle_records: u32,
+    pub(super) message: Vec<u8>,
+    pub(super) idle_records: u32,
+    /// None before the first.
+    key_updates: Option<Box<KeyUpdates>>,
+    /// The kernel opens with keys that the peer has left.
+    pub(super) renewal_due: bool,
     /// How the stream ended, while data that came before it is still on its way.
-    ended: Option<Result<(), ReadError>>,
+    pub(super) ended: Option<Result<(), ReadError>>,
+}
+
+/// Who opens what comes.
+pub(super) enum Opening {
+    User(Opener),
+    Kernel,
 }
 
 impl TlsReader {
     #[must_use]
     pub fn new(opener: Opener) -> Self {
         Self {
-            opener,
+            opening: Opening::User(opener),
             message: Vec::new(),
             idle_records: 0,
+            key_updates: None,
+            renewal_due: false,
             ended: None,
         }
     }
 
+    /// Of the records that are opened here; none are once the kernel opens them.
     #[must_use]
-    pub fn shape(&self) -> Shape {
-        self.opener.shape()
+    pub fn shape(&self) -> Option<Shape> {
+        match &self.opening {
+            Opening::User(opener) => Some(opener.shape()),
+            Opening::Kernel => None,
+        }
+    }
+
+    /// Bytes that the record at the front of `received` lacks, as far as they are known: of its
+    /// header first.
+    ///
+    /// # Errors
+    /// [`ReadError`], where it cannot be a record.
+    pub fn bytes_lacking(received: &[u8]) -> Result<usize, ReadError> {
+        let whole = record_bytes(received).map_err(ReadError::Record)?;
+        Ok(whole.unwrap_or(HEADER_BYTES).saturating_sub(received.len()))
     }
 
     /// Opens whole records in place until `parts` is full or no whole record is left. The parts
@@ -208,12 +277,14 @@ impl TlsReader {
         let Some(bytes) = whole.filter(|bytes| *bytes <= inbound.bytes().len()) else {
             return Ok(Opened::NeedMore);
         };
+        let Opening::User(opener) = &mut self.opening else {
+            return Err(INTERNAL);
+        };
         let (buffer, held) = inbound.whole();
         let record = &mut buffer[held.start..held.start + bytes];
-        let (content_type, content) = self.opener.open(record).map_err(ReadError::Record)?;
+        let (content_type, content) = opener.open(record).map_err(ReadError::Record)?;
         if !self.message.is_empty() && content_type != ContentType::Handshake {
-            let words = "a handshake message is interrupted";
-            return Err(ReadError::Unexpected(words, Alert::UNEXPECTED_MESSAGE));
+            return Err(ReadError::INTERRUPTED);
         }
         if content_type == ContentType::ApplicationData && !content.is_empty() {
             self.idle_records = 0;
@@ -227,7 +298,7 @@ impl TlsReader {
     }
 
     /// A record that holds no application data. True: close_notify.
-    fn on_control(
+    pub(super) fn on_control(
         &mut self,
         content_type: ContentType,
         content: &[u8],
@@ -310,15 +381,48 @@ impl TlsReader {
                 ));
             }
         };
+        if !self.key_updates.get_or_insert_default().admit() {
+            let words = "too many key updates";
+            return Err(ReadError::Unexpected(words, Alert::UNEXPECTED_MESSAGE));
+        }
         if !is_last {
             let words = "a key update is not the last message of its record";
             return Err(ReadError::Unexpected(words, Alert::UNEXPECTED_MESSAGE));
         }
-        self.opener = shared.next_opener()?;
+        match &mut self.opening {
+            Opening::User(opener) => *opener = shared.next_opener()?,
+            Opening::Kernel => self.renewal_due = true,
+        }
         if requested {
             shared.requested.set(true);
         }
         Ok(())
+    }
+}
+
+/// A peer's key updates. Each costs us a derivation, and an answer if it asks for one: more than a
+/// few dozen in a row, and then one a second, only burn our CPU.
+struct KeyUpdates {
+    count: u64,
+    first: CoarseInstant,
+}
+
+const KEY_UPDATES_AT_ONCE_MAX: u64 = 32;
+
+impl Default for KeyUpdates {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            first: CoarseInstant::now(),
+        }
+    }
+}
+
+impl KeyUpdates {
+    fn admit(&mut self) -> bool {
+        let age = CoarseInstant::now().saturating_since(self.first);
+        self.count += 1;
+        self.count <= KEY_UPDATES_AT_ONCE_MAX + age.as_secs()
     }
 }
 
@@ -358,101 +462,6 @@ fn on_alert(content: &[u8], tls13: bool) -> Result<bool, ReadError> {
             Alert::DECODE_ERROR,
         )),
     }
-}
-
-/// Seals what we send.
-pub struct TlsWriter {
-    sealer: Sealer,
-}
-
-impl TlsWriter {
-    #[must_use]
-    pub fn new(sealer: Sealer) -> Self {
-        Self { sealer }
-    }
-
-    #[must_use]
-    pub fn shape(&self) -> Shape {
-        self.sealer.shape()
-    }
-
-    /// Seals every part where it stands; the parts become the records.
-    ///
-    /// # Errors
-    /// [`Exhausted`].
-    pub fn seal(&mut self, buffer: &mut [u8], parts: &mut Parts) -> Result<(), Exhausted> {
-        for range in parts.ranges_mut() {
-            *range = self
-                .sealer
-                .seal(ContentType::ApplicationData, buffer, range.clone())?;
-        }
-        Ok(())
-    }
-
-    /// What goes before the next application data, mostly nothing: the end of our handshake, and
-    /// a key update if one is due, because the peer asked or because the key has protected nearly
-    /// as much as it may.
-    ///
-    /// # Errors
-    /// [`Exhausted`], where the version has no key updates.
-    pub fn before_data(&mut self, shared: &Shared) -> Result<Vec<u8>, Exhausted> {
-        let mut before = shared.take_unsent();
-        if !shared.requested.get() && !self.sealer.nearly_exhausted() {
-            return Ok(before);
-        }
-        if !shared.tls13 {
-            return Err(Exhausted);
-        }
-        shared.requested.set(false);
-        // KeyUpdate, 1 byte, update_not_requested.
-        let message = self.small(ContentType::Handshake, &[HANDSHAKE_KEY_UPDATE, 0, 0, 1, 0])?;
-        self.sealer = shared.next_sealer()?;
-        before.extend(message);
-        Ok(before)
-    }
-
-    /// The record that ends our direction.
-    ///
-    /// # Errors
-    /// [`Exhausted`].
-    pub fn close_notify(&mut self, shared: &Shared) -> Result<Vec<u8>, Exhausted> {
-        self.alert(ALERT_LEVEL_WARNING, Alert::CLOSE_NOTIFY, shared)
-    }
-
-    /// The record that tells the peer why the connection ends.
-    ///
-    /// # Errors
-    /// [`Exhausted`].
-    pub fn last_alert(&mut self, alert: Alert, shared: &Shared) -> Result<Vec<u8>, Exhausted> {
-        let level = match alert {
-            // Always a warning (RFC 5246 7.2.2), also where the connection ends with it.
-            Alert::NO_RENEGOTIATION => ALERT_LEVEL_WARNING,
-            _ => ALERT_LEVEL_FATAL,
-        };
-        self.alert(level, alert, shared)
-    }
-
-    fn alert(&mut self, level: u8, alert: Alert, shared: &Shared) -> Result<Vec<u8>, Exhausted> {
-        let mut records = shared.take_unsent();
-        records.extend(self.small(ContentType::Alert, &[level, alert.0])?);
-        Ok(records)
-    }
-
-    fn small(&mut self, content_type: ContentType, body: &[u8]) -> Result<Vec<u8>, Exhausted> {
-        let shape = self.sealer.shape();
-        let head = shape.head_bytes();
-        let mut record = vec![0; head + body.len() + shape.tail_bytes()];
-        record[head..head + body.len()].copy_from_slice(body);
-        self.sealer
-            .seal(content_type, &mut record, head..head + body.len())?;
-        Ok(record)
-    }
-}
-
-/// True when records opened under `from` leave room to seal under `to` in the same place.
-#[must_use]
-pub fn seals_in_place(from: Shape, to: Shape) -> bool {
-    from.head_bytes() >= to.head_bytes() && from.tail_bytes() >= to.tail_bytes()
 }
 
 const _: () = assert!(Shape::Tls13.head_bytes() == HEADER_BYTES);

@@ -22,6 +22,8 @@ pub struct Request<'a> {
     pub tries_max: u32,
     /// What the listener agreed on with the client.
     pub alpn: Option<&'a [u8]>,
+    /// So that the leg can be handed to kernel TLS.
+    pub keep_secrets: bool,
 }
 
 /// What has been tried, kept by the caller so that a shutdown in between loses nothing.
@@ -180,7 +182,7 @@ async fn shake(
     };
     let peer = group_tls.peer(engine.common().peer_certificates(), &engine.bound());
     attempts.tls = Some(describe_leg(engine.common(), &peer));
-    let tls = establish(engine, unsent).map_err(|error| refused(&error))?;
+    let tls = establish(engine, unsent, request.keep_secrets).map_err(|error| refused(&error))?;
     Ok(Connected {
         socket,
         inbound,

@@ -15,7 +15,7 @@ use crate::config::Plan;
 use crate::net::{Listening, PeerAddress};
 use crate::observe::RecordSender;
 use crate::session::{Core, ListenerState, ListenerTls, Parts, RunState};
-use crate::sys::{RingFeatures, ring_builder};
+use crate::sys::{KtlsAbility, RingFeatures, ring_builder};
 use crate::tls::{ClientTls, MaterialError, ServerTls};
 use crate::types::{CoreId, ListenerId};
 use crate::upstream::Group;
@@ -29,6 +29,8 @@ pub struct Shared {
     pub client_tls: Vec<Option<Arc<ClientTls>>>,
     /// By listener: its connections on all cores.
     pub connections: Vec<Arc<AtomicUsize>>,
+    /// What the kernel's TLS can do, if it has one.
+    pub kernel_tls: Option<KtlsAbility>,
 }
 
 /// What one core is given.
@@ -154,6 +156,7 @@ fn core(shared: &Shared, id: CoreId, log: RecordSender) -> Result<Core, Material
         listeners,
         groups,
         log,
+        kernel_tls: shared.kernel_tls,
     }))
 }
 
@@ -240,6 +243,7 @@ mod tests {
             server_tls: vec![None, None],
             client_tls: vec![None],
             connections: vec![Arc::default(), Arc::default()],
+            kernel_tls: None,
         }
     }
 

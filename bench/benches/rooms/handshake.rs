@@ -22,7 +22,7 @@ fn full(bencher: Bencher<'_, '_>, tls: &str) {
         .bench_local_values(|mut client| {
             let engine = shake(&edge.server, &mut client);
             debug_assert_eq!(engine.common().handshake_kind(), Some(HandshakeKind::Full));
-            establish(engine, Unsent::default()).unwrap()
+            establish(engine, Unsent::default(), false).unwrap()
         });
 }
 
@@ -41,6 +41,6 @@ fn resumed(bencher: Bencher<'_, '_>, tls: &str) {
     bencher
         .with_inputs(returning)
         .bench_local_values(|mut client| {
-            establish(shake(&edge.server, &mut client), Unsent::default()).unwrap()
+            establish(shake(&edge.server, &mut client), Unsent::default(), false).unwrap()
         });
 }

@@ -18,13 +18,13 @@ fn leg() -> (TlsLeg, ClientConnection) {
     let edge = Edge::new();
     let mut client = connection(&edge.client(&rustls::version::TLS13));
     let engine = shake(&edge.server, &mut client);
-    (establish(engine, Unsent::default()).unwrap(), client)
+    (establish(engine, Unsent::default(), false).unwrap(), client)
 }
 
 #[divan::bench(args = SIZES)]
 fn seal(bencher: Bencher<'_, '_>, bytes: usize) {
     let mut writer = leg().0.writer;
-    let shape = writer.shape();
+    let shape = writer.shape().unwrap();
     let place = shape.head_bytes()..shape.head_bytes() + bytes;
     let mut buffer = vec![0x5a; place.end + shape.tail_bytes()];
     bencher.counter(BytesCount::new(bytes)).bench_local(|| {

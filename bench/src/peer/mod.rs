@@ -61,6 +61,8 @@ pub(crate) struct Peer {
     pub(crate) label: String,
     /// What it says about itself and its TLS library.
     pub(crate) about: String,
+    /// Ringway's `relay_path` on both legs, where it is not left to itself.
+    pub(crate) relay_path: Option<&'static str>,
 }
 
 /// What a configuration is written for.
@@ -120,12 +122,22 @@ impl Peer {
             path: path.to_owned(),
             label,
             about,
+            relay_path: None,
         })
+    }
+
+    /// The same proxy on another `relay_path`.
+    pub(crate) fn on_path(&self, relay_path: &'static str) -> Self {
+        Self {
+            label: format!("{}, {relay_path}", self.label),
+            relay_path: Some(relay_path),
+            ..self.clone()
+        }
     }
 
     pub(crate) fn configuration(&self, setting: &Setting<'_>) -> String {
         match self.kind {
-            Kind::Ringway => ringway::configuration(setting),
+            Kind::Ringway => ringway::configuration(setting, self.relay_path),
             Kind::Nginx => nginx::configuration(setting, &self.about),
             Kind::Haproxy => haproxy::configuration(setting),
             Kind::Hitch => hitch::configuration(setting),
@@ -200,6 +212,7 @@ mod tests {
         /// Every row's configuration for this kind, of the rows that it can do.
         fn configurations(&self, kind: Kind) -> Vec<(Work, String)> {
             let peer = Peer {
+                relay_path: None,
                 kind,
                 path: PathBuf::new(),
                 label: kind.program().to_owned(),

@@ -6,7 +6,8 @@ use super::Setting;
 use crate::pki::UPSTREAM_NAME;
 use crate::work::{ClientIdentity, Group, Handshake, Role};
 
-pub(super) fn configuration(setting: &Setting<'_>) -> String {
+pub(super) fn configuration(setting: &Setting<'_>, relay_path: Option<&str>) -> String {
+    let path = relay_path.map_or_else(String::new, |path| format!("relay_path = \"{path}\"\n"));
     let cores: Vec<_> = setting.cores.iter().map(usize::to_string).collect();
     let mut text = format!(
         "[runtime]\ncpus = \"{}\"\ndrain_timeout = \"1s\"\n\n\
@@ -16,6 +17,7 @@ pub(super) fn configuration(setting: &Setting<'_>) -> String {
         cores.join(","),
         setting.listen_port
     );
+    text += &path;
     text += &match setting.work.role {
         Role::Passthrough => {
             format!("\n[[listener.route]]\nsni = \"{UPSTREAM_NAME}\"\nupstream = \"backend\"\n")
@@ -31,7 +33,7 @@ pub(super) fn configuration(setting: &Setting<'_>) -> String {
         .collect();
     let _ = write!(
         text,
-        "\n[upstream.backend]\nservers = [{}]\n",
+        "\n[upstream.backend]\nservers = [{}]\n{path}",
         servers.join(", ")
     );
     if setting.work.role.originates() {

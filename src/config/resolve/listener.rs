@@ -12,7 +12,7 @@ use crate::types::GroupId;
 
 use super::downstream::downstream_tls;
 use super::scope::{Desk, Scope, quoted, shown};
-use super::socket::{SocketKeys, socket_options};
+use super::socket::{SocketKeys, carriage, socket_options};
 use super::upstream::Groups;
 
 /// Ids are 16 bits; a thousand listeners are more than a machine has addresses for.
@@ -89,6 +89,7 @@ fn listener(
                 tcp_user_timeout: &file.tcp_user_timeout,
             },
         ),
+        carriage: carriage(scope, &file.relay_path, &file.ktls_after),
         tls: downstream_tls(scope, file.tls),
     }
 }

@@ -13,7 +13,7 @@ use crate::config::keys;
 use crate::config::plan::{Located, Place};
 use crate::config::read::Lost;
 use crate::config::source::Source;
-use crate::config::value::{Refusal, duration, show_duration};
+use crate::config::value::{Refusal, duration, show_duration, show_size, size};
 
 /// Longer lists are searched for each connection, or are a slip.
 const LIST_MAX: usize = 1024;
@@ -147,6 +147,31 @@ impl<'s> Scope<'_, 's> {
         match checked {
             Ok(value) => {
                 self.note(setting.key, quoted(&show_duration(value)), &text.span());
+                value
+            }
+            Err(refusal) => {
+                self.refuse(refusal, text.span());
+                setting.default
+            }
+        }
+    }
+
+    /// In bytes.
+    pub(super) fn size(&mut self, field: &Text, setting: &Setting<u32>) -> u32 {
+        let Some(text) = field else {
+            let shown = quoted(&show_size(setting.default.into()));
+            self.note_default(setting.key, shown, setting.why);
+            return setting.default;
+        };
+        let show = |bound: u32| quoted(&show_size(bound.into()));
+        let checked = size(text.get_ref()).and_then(|bytes| {
+            let value = u32::try_from(bytes);
+            let value = value.map_err(|_| out_of_bounds(&text.get_ref(), setting, show))?;
+            in_bounds(value, setting, show)
+        });
+        match checked {
+            Ok(value) => {
+                self.note(setting.key, show(value), &text.span());
                 value
             }
             Err(refusal) => {

@@ -4,7 +4,7 @@ use toml::Spanned;
 
 use crate::config::defaults::{self, Setting};
 use crate::config::file::{Flag, FlagOrKeepalive, KeepaliveFile, Text};
-use crate::config::plan::{Keepalive, SocketOptions};
+use crate::config::plan::{Carriage, Keepalive, SocketOptions};
 use crate::config::value::Refusal;
 
 use super::scope::{Scope, quoted};
@@ -85,5 +85,13 @@ fn user_timeout(scope: &mut Scope<'_, '_>, field: &Text) -> Option<Duration> {
             None
         }
         _ => Some(scope.duration(field, setting)),
+    }
+}
+
+/// How a leg's bytes are carried.
+pub(super) fn carriage(scope: &mut Scope<'_, '_>, path: &Text, after: &Text) -> Carriage {
+    Carriage {
+        path: scope.word(path, &defaults::RELAY_PATH),
+        ktls_after: scope.size(after, &defaults::KTLS_AFTER),
     }
 }

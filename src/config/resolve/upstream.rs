@@ -20,7 +20,7 @@ use crate::types::GroupId;
 use super::listener::plain_name;
 use super::policy::{PolicyKeys, tls_policy};
 use super::scope::{Desk, Scope, located, quoted, shown};
-use super::socket::{SocketKeys, socket_options};
+use super::socket::{SocketKeys, carriage, socket_options};
 
 type UpstreamFiles = BTreeMap<Spanned<String>, Spanned<Table<UpstreamFile>>>;
 
@@ -113,6 +113,7 @@ fn upstream(
                 tcp_user_timeout: &file.tcp_user_timeout,
             },
         ),
+        carriage: carriage(scope, &file.relay_path, &file.ktls_after),
         tls: upstream_tls(scope, file.tls, &servers),
         servers,
     }

@@ -7,6 +7,7 @@ mod duration;
 mod identity;
 mod name;
 mod protocol;
+mod size;
 
 pub(super) use address::{bind_address, server_address};
 pub(super) use cipher::{cipher_name, cipher_suite, is_tls13, split_ciphers};
@@ -15,6 +16,7 @@ pub(super) use duration::{duration, show_duration};
 pub(super) use identity::identity_pattern;
 pub(super) use name::{host_name, name_pattern, tls_server_name};
 pub(super) use protocol::{Protocol, alpn_protocol, group, group_name, protocol};
+pub(super) use size::{show_size, size};
 
 /// Why a value is not taken, and what to write.
 #[derive(Debug, Clone, PartialEq, Eq)]

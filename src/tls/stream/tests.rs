@@ -4,6 +4,7 @@ use super::super::pair::{
     Pair, TLS12, TLS13, all, deliver, leg, open_all, pair, records, sealed_by, sent_by,
 };
 use super::super::record::RECORD_BYTES_MAX;
+use super::super::writer::{Control, Sealing, TlsWriter, seals_in_place, small};
 use super::*;
 use crate::net::PARTS_MAX;
 use crate::types::Side;
@@ -36,10 +37,17 @@ fn refusal(end: &End) -> Alert {
     }
 }
 
+fn sealed(control: &Control) -> &[u8] {
+    match control {
+        Control::Sealed(records) => records,
+        Control::ForKernel(..) => panic!("nothing was handed to the kernel"),
+    }
+}
+
 /// Sends `data` to rustls, a key update first where one is due. What rustls read of it.
 fn send(writer: &mut TlsWriter, shared: &Shared, peer: &mut Connection, data: &[u8]) -> Vec<u8> {
     let mut wire = writer.before_data(shared).unwrap();
-    let shape = writer.shape();
+    let shape = writer.shape().unwrap();
     let place = shape.head_bytes()..shape.head_bytes() + data.len();
     let mut buffer = vec![0; place.end + shape.tail_bytes()];
     buffer[place.clone()].copy_from_slice(data);
@@ -99,7 +107,10 @@ fn each_part_keeps_the_room_that_its_record_had_around_it() {
         let mut reader = pair.reader();
         let opened = reader.open(&mut inbound, &mut parts, &pair.shared);
         assert_eq!(opened, Ok(Opened::Data));
-        let (head, tail) = (reader.shape().head_bytes(), reader.shape().tail_bytes());
+        let (head, tail) = (
+            reader.shape().unwrap().head_bytes(),
+            reader.shape().unwrap().tail_bytes(),
+        );
         let [one, another] = parts.ranges() else {
             panic!("{parts:?}")
         };
@@ -196,7 +207,8 @@ fn close_notify_ends_the_stream_and_what_follows_it_is_not_read() {
 fn rustls_takes_our_close_notify_and_our_alerts() {
     for (side, suite) in all() {
         let (mut ours, mut peer, _) = leg(side, suite);
-        deliver(&mut peer, &ours.writer.close_notify(&ours.shared).unwrap());
+        let record = ours.writer.close_notify(&ours.shared).unwrap();
+        deliver(&mut peer, sealed(&record));
         assert!(peer.process_new_packets().unwrap().peer_has_closed());
 
         let (mut ours, mut peer, _) = leg(side, suite);
@@ -204,7 +216,7 @@ fn rustls_takes_our_close_notify_and_our_alerts() {
             .writer
             .last_alert(Alert::BAD_RECORD_MAC, &ours.shared)
             .unwrap();
-        peer.read_tls(&mut &record[..]).unwrap();
+        peer.read_tls(&mut sealed(&record)).unwrap();
         let received = peer.process_new_packets().unwrap_err();
         let expected = rustls::AlertDescription::BadRecordMac;
         assert_eq!(
@@ -293,8 +305,11 @@ fn a_key_update_that_asks_for_none_is_not_answered() {
         let (mut ours, mut peer, _) = leg(Side::Downstream, suite);
         // We ask once, which only a test does, and rustls answers without asking back.
         let ask = [HANDSHAKE_KEY_UPDATE, 0, 0, 1, 1];
-        let record = ours.writer.small(ContentType::Handshake, &ask).unwrap();
-        ours.writer.sealer = ours.shared.next_sealer().unwrap();
+        let Sealing::User(sealer) = &mut ours.writer.sealing else {
+            panic!("nothing was handed to the kernel");
+        };
+        let record = small(sealer, ContentType::Handshake, &ask).unwrap();
+        *sealer = ours.shared.next_sealer().unwrap();
         deliver(&mut peer, &record);
         let wire = sealed_by(&mut peer, b"answer");
         assert_eq!(
@@ -487,7 +502,8 @@ fn what_is_opened_in_one_leg_is_sealed_in_place_for_the_other() {
     for from in every_suite() {
         for to in every_suite() {
             let (mut client, mut server) = (leg(Side::Downstream, from), leg(Side::Upstream, to));
-            if !seals_in_place(client.0.reader.shape(), server.0.writer.shape()) {
+            let from = client.0.reader.shape().unwrap();
+            if !seals_in_place(from, server.0.writer.shape().unwrap()) {
                 continue;
             }
             let sent: Vec<u8> = (0..=250).cycle().take(40_000).collect();

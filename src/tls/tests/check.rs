@@ -2,9 +2,9 @@ use super::openssl;
 use super::pki::{Leaf, self_signed};
 use super::*;
 use crate::config::{
-    AccessLog, Balance, CertificatePlan, Diagnostic, Keepalive, ListenerPlan, LogFormat, LogPlan,
-    Plan, ResolvePlan, RuntimePlan, ServerAddress, ServerPlan, Severity, SocketOptions, Steering,
-    Target, Trust, UpstreamAlpn, UpstreamPlan, UpstreamTls, Workers,
+    AccessLog, Balance, Carriage, CertificatePlan, Diagnostic, Keepalive, ListenerPlan, LogFormat,
+    LogPlan, PathChoice, Plan, ResolvePlan, RuntimePlan, ServerAddress, ServerPlan, Severity,
+    SocketOptions, Steering, Target, Trust, UpstreamAlpn, UpstreamPlan, UpstreamTls, Workers,
 };
 use crate::tls::inspect::inspect_at;
 use crate::types::GroupId;
@@ -13,6 +13,11 @@ const SOCKET: SocketOptions = SocketOptions {
     tcp_nodelay: true,
     keepalive: None::<Keepalive>,
     user_timeout: None,
+};
+
+const CARRIAGE: Carriage = Carriage {
+    path: PathChoice::Auto,
+    ktls_after: 0,
 };
 
 fn plan(listener: Option<DownstreamTls>, upstream: Option<UpstreamTls>) -> Plan {
@@ -44,6 +49,7 @@ fn plan(listener: Option<DownstreamTls>, upstream: Option<UpstreamTls>) -> Plan 
             next_upstream_tries: 1,
             idle_timeout: second,
             socket: SOCKET,
+            carriage: CARRIAGE,
         }],
         upstreams: vec![UpstreamPlan {
             name: "u".into(),
@@ -58,6 +64,7 @@ fn plan(listener: Option<DownstreamTls>, upstream: Option<UpstreamTls>) -> Plan 
                 ttl_max: second,
             },
             socket: SOCKET,
+            carriage: CARRIAGE,
         }],
     }
 }

@@ -256,7 +256,8 @@ fn a_ticket_ends_with_its_lifetime_and_a_line_of_renewals_after_seven_days() {
     let client = by_name(&config, HOST);
     connect(&client, &core).unwrap();
     for half_days in 1..=15 {
-        let resumed = later(half_days * DAY / 2, || {
+        // A minute short of it: the real clock goes on meanwhile.
+        let resumed = later(half_days * DAY / 2 - 60, || {
             connect(&client, &core).unwrap().resumed()
         });
         assert_eq!(resumed, half_days <= 14, "after {half_days} half days");

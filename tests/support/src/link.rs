@@ -426,6 +426,19 @@ impl Link {
         tls.refresh_traffic_keys().expect("TLS 1.3");
     }
 
+    /// A fatal alert, bad_record_mac: rustls has one ready once it was shown a record of nobody's.
+    ///
+    /// # Panics
+    /// For a plain link, and when the alert cannot be sent.
+    pub fn send_alert(&mut self) {
+        let tls = self.tls.as_mut().expect("a TLS link");
+        let mut forged = vec![23, 3, 3, 0, 64];
+        forged.extend([0; 64]);
+        tls.read_tls(&mut forged.as_slice()).expect("room");
+        assert!(tls.process_new_packets().is_err(), "a forged record opens");
+        flush(tls, &self.socket).expect("the alert goes out");
+    }
+
     /// RST.
     ///
     /// # Panics
