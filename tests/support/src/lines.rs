@@ -1,16 +1,25 @@
 //! Lines that a process writes, as they come.
 
-use std::cell::RefCell;
+#![expect(
+    clippy::disallowed_types,
+    reason = "a test's threads share what a process wrote; no worker does"
+)]
+
 use std::io::{BufRead as _, BufReader, Read};
 use std::sync::mpsc::{self, Receiver};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use crate::wait::{DEADLINE, within};
 
 /// Lines that a thread reads from a process.
 pub(crate) struct Lines {
+    state: Mutex<State>,
+}
+
+struct State {
     incoming: Receiver<String>,
-    seen: RefCell<String>,
+    seen: String,
 }
 
 impl Lines {
@@ -26,24 +35,31 @@ impl Lines {
                 line.clear();
             }
         });
+        let seen = String::new();
         Self {
-            incoming,
-            seen: String::new().into(),
+            state: State { incoming, seen }.into(),
         }
     }
 
+    /// A test that has failed meanwhile leaves it as it was.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn text(&self) -> String {
-        let mut seen = self.seen.borrow_mut();
-        seen.extend(self.incoming.try_iter());
+        let mut state = self.state();
+        let State { incoming, seen } = &mut *state;
+        seen.extend(incoming.try_iter());
         seen.clone()
     }
 
     /// After the process ended: all that it wrote.
     pub(crate) fn text_to_end(&self) -> String {
-        while let Ok(line) = self.incoming.recv_timeout(DEADLINE) {
-            self.seen.borrow_mut().push_str(&line);
+        let mut state = self.state();
+        while let Ok(line) = state.incoming.recv_timeout(DEADLINE) {
+            state.seen.push_str(&line);
         }
-        self.text()
+        state.seen.clone()
     }
 
     /// Waits for a line that `wanted` makes something of.

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 
 use crate::lines::Lines;
 use crate::link::Address;
@@ -202,6 +202,118 @@ impl SClient {
         let mut command = Command::new("openssl");
         command.arg("s_client").args(&self.arguments);
         command
+    }
+}
+
+/// An OpenSSL program that is typed to, line by line: a line may be a command, like `K` for new keys.
+pub struct Dialogue {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    output: Lines,
+    errors: Lines,
+}
+
+impl Dialogue {
+    /// An s_client.
+    #[must_use]
+    pub fn client(client: &SClient) -> Self {
+        Self::of(client.command())
+    }
+
+    /// An s_server, which takes one connection at a time.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn server(credential: &Credential, arguments: &[&str]) -> Self {
+        Self::server_in(Path::new("."), credential, arguments)
+    }
+
+    /// The same, in the folder from which `-WWW` serves files.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn server_in(folder: &Path, credential: &Credential, arguments: &[&str]) -> Self {
+        // Line by line, also what it says by printf(3).
+        let mut command = Command::new("stdbuf");
+        command
+            .current_dir(folder)
+            .args([
+                "--output=L",
+                "openssl",
+                "s_server",
+                "-accept",
+                "127.0.0.1:0",
+            ])
+            .arg("-cert")
+            .arg(&credential.certificate)
+            .arg("-cert_chain")
+            .arg(&credential.certificate)
+            .arg("-key")
+            .arg(&credential.private_key)
+            .args(arguments);
+        Self::of(command)
+    }
+
+    fn of(command: Command) -> Self {
+        let (mut child, output, errors) = spawn(command);
+        Self {
+            stdin: child.stdin.take(),
+            child,
+            output,
+            errors,
+        }
+    }
+
+    /// Where an s_server listens.
+    ///
+    /// # Panics
+    /// When it does not say so.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.output.wait("line `ACCEPT address`", |line| {
+            line.strip_prefix("ACCEPT ")?.trim().parse().ok()
+        })
+    }
+
+    /// # Panics
+    /// When the program is gone.
+    pub fn type_line(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("not finished");
+        // At once: the program takes what one read gives for a line.
+        let line = format!("{line}\n");
+        stdin.write_all(line.as_bytes()).expect("the program reads");
+    }
+
+    /// Waits until `words` stand so many times in what it wrote.
+    ///
+    /// # Panics
+    /// When they do not in time.
+    pub fn expect(&self, words: &str, times: usize) {
+        let said = || self.output.text() + &self.errors.text();
+        let found = within(DEADLINE, || {
+            (said().matches(words).count() >= times).then_some(())
+        });
+        assert!(
+            found.is_some(),
+            "expected {words:?} {times} times, OpenSSL wrote:\n{}",
+            said()
+        );
+    }
+
+    /// Ends its input and waits for its end.
+    #[must_use]
+    pub fn finish(mut self) -> Said {
+        drop(self.stdin.take());
+        finish(&mut self.child, &self.output, &self.errors)
+    }
+}
+
+impl Drop for Dialogue {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
