@@ -9,7 +9,7 @@
 
 use std::thread;
 
-use ringway::sys::probe;
+use ringway::sys::probe_ktls;
 use ringway_support::bridge::Legs;
 use ringway_support::exchange::{Exchange, Finish};
 use ringway_support::{Bridge, Leg, Record, ringway};
@@ -64,7 +64,7 @@ fn auto_takes_plain_bytes_through_a_pipe_while_they_are_bulky() {
 fn splice_with_tls_is_the_kernels_work_or_says_that_this_kernel_cannot() {
     for legs in [(Leg::Tls13, Leg::Plain), (Leg::Tls12, Leg::Plain)] {
         let record = carry(legs, "splice", BULKY);
-        match probe().ktls {
+        match probe_ktls() {
             Ok(_) => expect(&record, "kernel", "kernel", None),
             Err(_) => expect(&record, "user", "user", Some("no_kernel_tls")),
         }

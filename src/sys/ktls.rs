@@ -192,6 +192,20 @@ pub fn ktls_set_keys(
     set_option(socket, SOL_TLS, half.option(), bytes)
 }
 
+/// Gives a receiving direction the keys that it has, once more.
+///
+/// From Linux 6.14 on a handshake record that begins with KeyUpdate's type stops the direction until
+/// keys are set, also where that byte is within another message.
+///
+/// # Errors
+/// As [`ktls_set_keys`].
+pub fn ktls_keep_keys(socket: BorrowedFd<'_>, suite: KtlsSuite) -> io::Result<()> {
+    let mut encoded = Zeroizing::new([0; STRUCT_BYTES_MAX]);
+    let keys = &mut encoded[..suite.cipher.struct_bytes()];
+    read_option(socket, SOL_TLS, TLS_RX, keys)?;
+    set_option(socket, SOL_TLS, TLS_RX, keys)
+}
+
 /// Sequence number of the next record that the kernel will seal under the keys that it has.
 ///
 /// # Errors

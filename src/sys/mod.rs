@@ -12,8 +12,8 @@ pub use clock::coarse_clock;
 pub use fd::borrow_stream;
 pub use ktls::{
     KtlsAbility, KtlsCipher, KtlsHalf, KtlsKeys, KtlsReceived, KtlsSuite, ktls_attach,
-    ktls_next_sequence, ktls_receive, ktls_send_record, ktls_set_keys, ktls_words, probe_ktls,
-    tcp_bytes_taken,
+    ktls_keep_keys, ktls_next_sequence, ktls_receive, ktls_send_record, ktls_set_keys, ktls_words,
+    probe_ktls, tcp_bytes_taken,
 };
 pub use probe::{Probe, RingFeatures, RingRefusal, probe, ring_builder};
 pub use reuseport::steer_by_source;

@@ -15,7 +15,8 @@ use crate::net::Socket;
 use crate::observe::Fallback;
 use crate::sys::{
     KtlsAbility, KtlsCipher, KtlsHalf, KtlsKeys, KtlsReceived, KtlsSuite, ktls_attach,
-    ktls_next_sequence, ktls_receive, ktls_send_record, ktls_set_keys, tcp_bytes_taken,
+    ktls_keep_keys, ktls_next_sequence, ktls_receive, ktls_send_record, ktls_set_keys,
+    tcp_bytes_taken,
 };
 
 /// The traffic secrets that a direction's kernel TLS would begin with, kept until it does.
@@ -307,20 +308,20 @@ impl TlsReader {
             return Ok(());
         };
         let kept = shared.with_secrets_kept(|kept| kept.receive.take());
-        attach_and_set(
+        let suite = attach_and_set(
             socket,
             KtlsHalf::Receive,
             kept.flatten(),
             (shared.tls13, opener.sequence()),
             ability,
         )?;
-        self.opening = Opening::Kernel;
+        self.opening = Opening::Kernel(suite);
         Ok(())
     }
 
     #[must_use]
     pub fn is_in_kernel(&self) -> bool {
-        matches!(self.opening, Opening::Kernel)
+        matches!(self.opening, Opening::Kernel(_))
     }
 
     /// Between two messages and before the end: where a hand-over may take place, if also no
@@ -360,20 +361,38 @@ impl TlsReader {
             return Err(ReadError::INTERRUPTED);
         }
         let closed = self.on_control(content_type, content, shared)?;
+        let looks_like_new_keys = content_type == ContentType::Handshake
+            && content.first() == Some(&HANDSHAKE_KEY_UPDATE);
         if std::mem::take(&mut self.renewal_due) {
-            if !rekey {
-                return Err(ReadError::Kernel(
-                    "the peer changed its keys, which kernel TLS follows from Linux 6.14 on \
-                     (relay_path = \"user\" does on any)",
-                ));
-            }
-            let (sequence, secrets) = shared.next_receive()?;
-            let suite = suite_of(&secrets, shared.tls13);
-            let suite = suite.ok_or(ReadError::Kernel("the kernel has not got the cipher"))?;
-            set_keys(socket.fd(), KtlsHalf::Receive, &secrets, (suite, sequence))
-                .map_err(|_| ReadError::Kernel("the kernel refused the peer's next keys"))?;
+            self.renew(socket, shared, rekey)?;
+        } else if looks_like_new_keys && rekey && shared.tls13 {
+            self.keep_keys(socket)?;
         }
         Ok(if closed { Opened::Closed } else { Opened::Data })
+    }
+
+    /// Gives the kernel the keys that the peer has changed to.
+    fn renew(&self, socket: &Socket, shared: &Shared, rekey: bool) -> Result<(), ReadError> {
+        if !rekey {
+            return Err(ReadError::Kernel(
+                "the peer changed its keys, which kernel TLS follows from Linux 6.14 on \
+                 (relay_path = \"user\" does on any)",
+            ));
+        }
+        let (sequence, secrets) = shared.next_receive()?;
+        let suite = suite_of(&secrets, shared.tls13);
+        let suite = suite.ok_or(ReadError::Kernel("the kernel has not got the cipher"))?;
+        set_keys(socket.fd(), KtlsHalf::Receive, &secrets, (suite, sequence))
+            .map_err(|_| ReadError::Kernel("the kernel refused the peer's next keys"))
+    }
+
+    /// A piece of another message began like a KeyUpdate, and the kernel waits for keys.
+    fn keep_keys(&self, socket: &Socket) -> Result<(), ReadError> {
+        let Opening::Kernel(suite) = self.opening else {
+            return Ok(());
+        };
+        ktls_keep_keys(socket.fd(), suite)
+            .map_err(|_| ReadError::Kernel("the kernel refused the keys that it had"))
     }
 
     /// Application data came.

@@ -15,6 +15,7 @@ use super::record::{
 };
 use super::writer::TlsWriter;
 use crate::net::{CoarseInstant, Inbound, Parts};
+use crate::sys::KtlsSuite;
 use crate::types::Alert;
 
 /// Both halves of an established leg and what they share.
@@ -204,7 +205,7 @@ pub struct TlsReader {
 /// Who opens what comes.
 pub(super) enum Opening {
     User(Opener),
-    Kernel,
+    Kernel(KtlsSuite),
 }
 
 impl TlsReader {
@@ -225,7 +226,7 @@ impl TlsReader {
     pub fn shape(&self) -> Option<Shape> {
         match &self.opening {
             Opening::User(opener) => Some(opener.shape()),
-            Opening::Kernel => None,
+            Opening::Kernel(_) => None,
         }
     }
 
@@ -391,7 +392,7 @@ impl TlsReader {
         }
         match &mut self.opening {
             Opening::User(opener) => *opener = shared.next_opener()?,
-            Opening::Kernel => self.renewal_due = true,
+            Opening::Kernel(_) => self.renewal_due = true,
         }
         if requested {
             shared.requested.set(true);

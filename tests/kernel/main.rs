@@ -1,85 +1,118 @@
-//! Kernel TLS, on a kernel that has it: `tests/kernel/run` boots one.
+//! Kernel TLS, end to end. docs/testing.md says how to run this where the kernel has none.
 //!
-//! Elsewhere every test here is skipped, says so, and does not count as passed. With REQUIRE_KTLS=1
-//! a skip is a failure.
+//! A test that this kernel cannot run is reported as ignored, never as passed. With `REQUIRE_KTLS=1`
+//! a kernel without TLS is a failure. `RINGWAY_TEST_KERNEL_CONNECTIONS` sets how many random
+//! connections there are (500), `RINGWAY_TEST_SEED` repeats a run of them.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::print_stdout,
     reason = "a panic in a test is a failed test"
 )]
 
-mod carry;
-mod control;
-mod endings;
+/// The tests of a module, each with what it needs of the kernel.
+macro_rules! tests {
+    ($($needs:ident: $name:ident,)*) => {
+        pub(crate) const TESTS: &[crate::Test] = &[$(
+            crate::Test {
+                name: stringify!($name),
+                needs: crate::Needs::$needs,
+                run: $name,
+            },
+        )*];
+    };
+}
+
+mod drains;
+mod ends;
+mod forger;
+mod handover;
+mod keys;
+mod openssl;
+mod pairs;
 mod random;
-mod scene;
+mod records;
+mod rig;
+mod sealed;
+mod small;
+mod tickets;
 
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
+use ringway::sys::{KtlsAbility, probe_ktls};
 
 /// What a test needs of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Needs {
-    KernelTls,
-    /// Keys can be changed (Linux 6.14).
+    Ktls,
+    /// Keys that can be set again after a KeyUpdate (Linux 6.14).
     Rekey,
-    /// They cannot.
+    /// Keys that cannot.
     NoRekey,
 }
 
+#[derive(Clone, Copy)]
 struct Test {
     name: &'static str,
     needs: Needs,
-    body: fn(),
+    run: fn(),
 }
 
-const fn test(name: &'static str, needs: Needs, body: fn()) -> Test {
-    Test { name, needs, body }
-}
-
-fn tests() -> impl Iterator<Item = &'static Test> {
-    let all = [carry::TESTS, control::TESTS, endings::TESTS, random::TESTS];
-    all.into_iter().flatten()
-}
-
-/// Why a test cannot be run here.
-fn missing(needs: Needs) -> Option<String> {
-    match (ringway::sys::probe_ktls(), needs) {
-        (Err(why), _) => Some(why.to_owned()),
-        (Ok(_), Needs::KernelTls) => None,
-        (Ok(ability), Needs::Rekey) if !ability.rekey => {
-            Some("this kernel's TLS cannot change keys".to_owned())
+impl Needs {
+    /// Why this kernel cannot run the test.
+    fn lacking(self, ability: Option<&KtlsAbility>) -> Option<&'static str> {
+        match (self, ability) {
+            (_, None) => Some("no kernel TLS"),
+            (Self::Rekey, Some(kernel)) if !kernel.rekey => Some("no rekey: Linux before 6.14"),
+            (Self::NoRekey, Some(kernel)) if kernel.rekey => Some("rekey: Linux 6.14 or newer"),
+            _ => None,
         }
-        (Ok(ability), Needs::NoRekey) if ability.rekey => {
-            Some("this kernel's TLS can change keys".to_owned())
-        }
-        (Ok(_), Needs::Rekey | Needs::NoRekey) => None,
     }
 }
 
+const MODULES: &[(&str, &[Test])] = &[
+    ("pairs", pairs::TESTS),
+    ("handover", handover::TESTS),
+    ("keys", keys::TESTS),
+    ("tickets", tickets::TESTS),
+    ("records", records::TESTS),
+    ("ends", ends::TESTS),
+    ("drains", drains::TESTS),
+    ("openssl", openssl::TESTS),
+    ("random", random::TESTS),
+    ("sealed", sealed::TESTS),
+    ("small", small::TESTS),
+];
+
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // One proxy and its peers at a time: the guest has one CPU, and the logs stay readable.
+    // The guest has one CPU: more threads only lengthen what each test waits for.
     arguments.test_threads = arguments.test_threads.or(Some(1));
-    let required = std::env::var("REQUIRE_KTLS").is_ok_and(|value| value == "1");
-    let trials = tests().map(|test| {
-        let missing = missing(test.needs);
-        if let Some(why) = &missing {
-            eprintln!("SKIPPED: {}: {why}", test.name);
+    let probed = probe_ktls();
+    if let Err(reason) = &probed {
+        eprintln!("SKIPPED: {reason}");
+        if std::env::var("REQUIRE_KTLS").is_ok_and(|value| value == "1") {
+            eprintln!("REQUIRE_KTLS=1: without kernel TLS nothing here can be tested");
+            return ExitCode::FAILURE;
         }
-        // A kernel that can change keys is not one that cannot: no kernel has both.
-        let fails = required && missing.is_some() && test.needs == Needs::KernelTls;
-        let body = test.body;
-        let trial = Trial::test(test.name, move || {
-            assert!(!fails, "REQUIRE_KTLS=1, and this kernel has no TLS");
-            body();
-            Ok(())
-        });
-        trial.with_ignored_flag(missing.is_some() && !fails)
+    }
+    let ability = probed.as_ref().ok();
+    let tests = MODULES
+        .iter()
+        .flat_map(|(module, tests)| tests.iter().map(move |test| trial(module, test, ability)));
+    libtest_mimic::run(&arguments, tests.collect()).exit_code()
+}
+
+fn trial(module: &str, test: &Test, ability: Option<&KtlsAbility>) -> Trial {
+    let run = test.run;
+    let trial = Trial::test(format!("{module}::{}", test.name), move || {
+        run();
+        Ok(())
     });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    match test.needs.lacking(ability) {
+        Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
+        None => trial,
+    }
 }

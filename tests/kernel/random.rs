@@ -1,170 +1,148 @@
-//! Connections at random: legs, moments of the hand-over, sizes, pauses, key updates, half-closes.
+//! Connections of every kind at random, from a seed that is printed.
 
-use std::io::ErrorKind;
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::thread;
+use std::time::SystemTime;
 
-use ringway_support::pattern::{Dice, Pattern};
-use ringway_support::wait::{DEADLINE, pause};
-use ringway_support::{Ending, Leg, Link};
+use crate::rig::{LegPlan, Plan, Rig, SUITES};
+use ringway_support::exchange::{Exchange, Finish, Whims};
+use ringway_support::pattern::Dice;
 
-use crate::scene::{Scene, Setting};
-use crate::{Needs, Test, test};
-
-pub(crate) const TESTS: &[Test] = &[test(
-    "connections_at_random_lose_nothing",
-    Needs::KernelTls,
-    connections_at_random_lose_nothing,
-)];
-
-/// RINGWAY_TEST_KERNEL_CONNECTIONS makes it more, RINGWAY_TEST_SEED repeats a run.
-const CONNECTIONS: u64 = 500;
-const CONNECTIONS_A_SCENE: u64 = 25;
-const AT_ONCE: usize = 5;
-
-fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).map_or(default, |value| value.parse().expect(variable))
+tests! {
+    Rekey: random_connections_lose_nothing,
 }
 
-fn connections_at_random_lose_nothing() {
-    let fresh = u64::from(std::process::id())
-        + std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos() as u64;
-    let seed = number("RINGWAY_TEST_SEED", fresh);
-    let connections = number("RINGWAY_TEST_KERNEL_CONNECTIONS", CONNECTIONS);
-    println!("RINGWAY_TEST_SEED={seed}, {connections} connections");
-    let rekey = ringway::sys::probe_ktls().is_ok_and(|ability| ability.rekey);
+const THREADS: u64 = 6;
+/// Pairs of legs that a thread's connections choose from.
+const ROUTES_A_THREAD: u64 = 12;
+const BYTES_MAX: u64 = 700_000;
+
+fn setting(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text}")),
+        Err(_) => default,
+    }
+}
+
+fn choose<T: Copy>(dice: &mut Dice, from: &[T]) -> T {
+    from[usize::try_from(dice.roll(from.len() as u64)).unwrap()]
+}
+
+fn leg(dice: &mut Dice) -> LegPlan {
+    if dice.roll(4) == 0 {
+        return LegPlan::plain();
+    }
+    let suite = choose(dice, &SUITES);
+    let leg = match dice.roll(5) {
+        0 => LegPlan::user(suite),
+        1 | 2 => LegPlan::kernel(suite),
+        _ => LegPlan::after(suite, &format!("{}B", dice.roll(BYTES_MAX / 2))),
+    };
+    let records = [100, 600, 1500, 4096, 9001, 16_389];
+    leg.with_records_of(choose(dice, &records))
+}
+
+fn plans(seed: u64) -> Vec<Plan> {
     let mut dice = Dice::new(seed);
-    for _ in 0..connections.div_ceil(CONNECTIONS_A_SCENE) {
-        let legs = loop {
-            let legs = (leg(&mut dice), leg(&mut dice));
-            if legs != (Leg::Plain, Leg::Plain) {
-                break legs;
-            }
-        };
-        let (listener, upstream) = (keys(&mut dice), keys(&mut dice));
-        let scene = Scene::new(&Setting {
-            listener: &listener,
-            upstream: &upstream,
-            ..Setting::in_kernel(legs)
+    let routes = 0..THREADS * ROUTES_A_THREAD;
+    routes.map(|_| (leg(&mut dice), leg(&mut dice))).collect()
+}
+
+fn exchange(dice: &mut Dice) -> (Exchange, Exchange) {
+    let bytes = |dice: &mut Dice| {
+        let most = choose(dice, &[1, 2000, 100_000, BYTES_MAX]);
+        dice.roll(most)
+    };
+    let client = Exchange {
+        send: bytes(dice),
+        send_seed: dice.roll(1000),
+        receive: bytes(dice),
+        receive_seed: dice.roll(1000),
+        finish: choose(
+            dice,
+            &[Finish::First, Finish::AfterPeer, Finish::WhenComplete],
+        ),
+    };
+    let mut server = client.mirrored();
+    if client.finish == Finish::First && dice.roll(2) == 0 {
+        server.finish = Finish::First;
+    }
+    (client, server)
+}
+
+/// What the access log must say of a connection.
+struct Lived {
+    address: SocketAddr,
+    plan: Exchange,
+}
+
+/// Both ends of one connection, each at its whims.
+fn live(rig: &Rig, route: usize, dice: &mut Dice) -> Result<Lived, String> {
+    let (plan, server_plan) = exchange(dice);
+    let [client_whims, server_whims] = [(); 2].map(|()| Whims::new(dice.roll(1 << 40)));
+    let (mut client, mut server) = rig.pair_on(route);
+    let address = client.local();
+    let server_end = thread::spawn(move || server.exchange_at_whim(&server_plan, server_whims));
+    let client_end = client.exchange_at_whim(&plan, client_whims);
+    match (client_end, server_end.join().unwrap()) {
+        (Ok(()), Ok(())) => Ok(Lived { address, plan }),
+        (client, server) => Err(format!(
+            "{:?}, {plan:?}: client {client:?}, server {server:?}, {}",
+            rig.plans[route],
+            rig.proxy.record_of(address)
+        )),
+    }
+}
+
+/// Those of one thread, until one goes wrong.
+fn live_one_by_one(rig: &Rig, thread: u64, seed: u64, count: u64) -> Result<Vec<Lived>, String> {
+    let mut dice = Dice::new(seed.wrapping_mul(31).wrapping_add(thread));
+    let one = |number| {
+        let route = thread * ROUTES_A_THREAD + dice.roll(ROUTES_A_THREAD);
+        live(rig, usize::try_from(route).unwrap(), &mut dice)
+            .map_err(|words| format!("connection {number} of thread {thread}: {words}"))
+    };
+    (0..count).map(one).collect()
+}
+
+fn random_connections_lose_nothing() {
+    let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    let seed = setting("RINGWAY_TEST_SEED", u64::from(since_1970.subsec_nanos()));
+    let connections = setting("RINGWAY_TEST_KERNEL_CONNECTIONS", 500);
+    eprintln!("RINGWAY_TEST_SEED={seed} repeats this run of {connections} connections");
+    let rig = &Rig::of(plans(seed));
+    let count = connections.div_ceil(THREADS);
+    let lived: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| scope.spawn(move || live_one_by_one(rig, thread, seed, count)))
+            .collect();
+        let ended = threads.into_iter().map(|thread| thread.join().unwrap());
+        ended
+            .flat_map(|lived| lived.unwrap_or_else(|words| panic!("seed {seed}: {words}")))
+            .collect()
+    });
+    expect_records(rig, &lived, seed);
+}
+
+fn expect_records(rig: &Rig, lived: &[Lived], seed: u64) {
+    let records = rig.proxy.wait_records(lived.len());
+    let mut in_kernel = 0;
+    for Lived { address, plan } in lived {
+        let client = address.to_string();
+        let mut told = records.iter();
+        let record = told.find(|record| {
+            record.text("client") == client
+                && record.count("bytes_up") == plan.send
+                && record.count("bytes_down") == plan.receive
         });
-        for _ in 0..CONNECTIONS_A_SCENE / AT_ONCE as u64 {
-            let ends: Vec<_> = (0..AT_ONCE)
-                .map(|_| {
-                    let (client, server) = scene.pair();
-                    let (up, down) = (dice.roll(u64::MAX), dice.roll(u64::MAX));
-                    let up_plan = Plan::at_random(up, rekey && legs.0 == Leg::Tls13);
-                    let down_plan = Plan::at_random(down, rekey && legs.1 == Leg::Tls13);
-                    std::thread::spawn(move || run((client, up_plan), (server, down_plan)))
-                })
-                .collect();
-            for end in ends {
-                let client = end.join().unwrap();
-                scene.record(&client).expect(&[("end", "finished")]);
-            }
-        }
+        let record = record.unwrap_or_else(|| panic!("seed {seed}: no record of {plan:?}"));
+        assert_eq!(record.text("end"), "finished", "seed {seed}: {record}");
+        let paths = [record.text("path_up"), record.text("path_down")];
+        in_kernel += u64::from(paths.iter().any(|path| ["kernel", "mixed"].contains(path)));
     }
-}
-
-fn leg(dice: &mut Dice) -> Leg {
-    match dice.roll(5) {
-        0 => Leg::Plain,
-        1 => Leg::Tls12,
-        _ => Leg::Tls13,
-    }
-}
-
-fn keys(dice: &mut Dice) -> String {
-    match dice.roll(6) {
-        0 => "relay_path = \"user\"".to_owned(),
-        1 => "relay_path = \"splice\"".to_owned(),
-        _ => format!("ktls_after = \"{}B\"", dice.roll(120_000)),
-    }
-}
-
-/// What one end sends.
-struct Plan {
-    seed: u64,
-    bytes: usize,
-    /// It renews its keys now and then.
-    renews: bool,
-    /// It ends its stream before it has read the other's.
-    closes_early: bool,
-}
-
-impl Plan {
-    fn at_random(seed: u64, may_renew: bool) -> Self {
-        let mut dice = Dice::new(seed);
-        let bytes_max = [1, 1_000, 50_000, 400_000][usize::try_from(dice.roll(4)).unwrap()];
-        Self {
-            seed,
-            bytes: usize::try_from(dice.roll(bytes_max + 1)).unwrap(),
-            renews: may_renew && dice.roll(2) == 0,
-            closes_early: dice.roll(2) == 0,
-        }
-    }
-}
-
-/// Each end sends and receives by turns, one thread an end.
-fn run(client: (Link, Plan), server: (Link, Plan)) -> Link {
-    let expected_up = (client.1.seed, client.1.bytes);
-    let expected_down = (server.1.seed, server.1.bytes);
-    let server_end = std::thread::spawn(move || end(server.0, &server.1, expected_up));
-    let client = end(client.0, &client.1, expected_down);
-    server_end.join().unwrap();
-    client
-}
-
-/// By turns: some bytes of random size, now and then a pause or new keys, and what has come is read.
-fn end(mut link: Link, plan: &Plan, (seed, bytes): (u64, usize)) -> Link {
-    let mut dice = Dice::new(plan.seed ^ 0x5EED);
-    let mut outgoing = Pattern::new(plan.seed);
-    let mut incoming = Pattern::new(seed);
-    let mut buffer = vec![0; 20_000];
-    let (mut left, mut read, mut updates) = (plan.bytes, 0, 0);
-    let mut finished = false;
-    loop {
-        if left > 0 {
-            let some = at_random(&mut dice).min(left);
-            link.send(&outgoing.take(some)).unwrap();
-            left -= some;
-            if plan.renews && updates < 20 && dice.roll(4) == 0 {
-                link.update_keys();
-                updates += 1;
-            }
-            if dice.roll(16) == 0 {
-                pause(Duration::from_millis(dice.roll(5)));
-            }
-        }
-        if left == 0 && !finished && (plan.closes_early || read == bytes) {
-            link.finish().unwrap();
-            finished = true;
-        }
-        if read == bytes && finished {
-            assert_eq!(link.expect_end(), Ending::Clean);
-            return link;
-        }
-        // While there is something to send, nobody waits long for the other end.
-        let patience = if left > 0 {
-            Duration::from_millis(1)
-        } else {
-            DEADLINE
-        };
-        link.socket().set_read_timeout(Some(patience)).unwrap();
-        let room = at_random(&mut dice).min(bytes - read);
-        if room > 0 {
-            match link.receive_some(&mut buffer[..room]) {
-                Ok(0) => panic!("the stream ended after {read} of {bytes} bytes"),
-                Ok(some) => {
-                    incoming.check(&buffer[..some]).unwrap();
-                    read += some;
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock && left > 0 => {}
-                Err(error) => panic!("after {read} of {bytes} bytes: {error}"),
-            }
-        }
-        link.limit(DEADLINE).unwrap();
-    }
-}
-
-fn at_random(dice: &mut Dice) -> usize {
-    usize::try_from(1 + dice.roll(20_000)).unwrap()
+    assert!(
+        in_kernel * 4 > lived.len() as u64,
+        "seed {seed}: only {in_kernel} of {} connections had a direction in the kernel",
+        lived.len()
+    );
 }
