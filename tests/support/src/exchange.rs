@@ -129,6 +129,14 @@ impl ExchangeState {
         }
     }
 
+    /// One end's whims are the other's wait, for as long as what is on its way takes them.
+    fn patience(&self) -> Duration {
+        match self.whims {
+            Some(_) => 6 * DEADLINE,
+            None => DEADLINE,
+        }
+    }
+
     fn left(&self) -> u64 {
         self.plan.send - self.outgoing.position()
     }
@@ -219,8 +227,8 @@ impl Link {
                 self.exchange_out(&mut state)? | self.exchange_in(&mut state, &mut buffer)?;
             if moved {
                 moved_at = Instant::now();
-            } else if moved_at.elapsed() > DEADLINE {
-                return Err(format!("stalled for {DEADLINE:?}: {state}"));
+            } else if moved_at.elapsed() > state.patience() {
+                return Err(format!("stalled for {:?}: {state}", state.patience()));
             } else {
                 self.exchange_wait(&state)?;
             }
