@@ -202,6 +202,12 @@ pub(super) const NEXT_UPSTREAM_TRIES: Setting<u32> = Setting {
 
 // Sockets, both legs
 
+pub(super) const ROUTE_PLAIN: Switch = Switch {
+    key: "plain",
+    default: false,
+    why: "where TLS is expected, a client without it is refused unless a route is made for it",
+};
+
 /// A proxy sends whole batches itself; Nagle's wait (RFC 896) only adds delayed-ACK pauses.
 pub(super) const TCP_NODELAY: Switch = Switch {
     key: "tcp_nodelay",

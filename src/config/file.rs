@@ -76,6 +76,8 @@ pub(super) struct ListenerFile {
 pub(super) struct RouteFile {
     pub(super) sni: Texts,
     pub(super) alpn: Texts,
+    pub(super) source: Texts,
+    pub(super) plain: Flag,
     pub(super) upstream: Text,
 }
 

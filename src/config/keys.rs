@@ -79,6 +79,8 @@ pub(super) const TABLES: &[Table] = &[
         keys: &[
             key("sni", "\"app.example.org\""),
             key("alpn", "[\"h2\", \"http/1.1\"]"),
+            key("source", "[\"10.0.0.0/8\"]"),
+            key("plain", "true"),
             key("upstream", "\"backend\""),
         ],
     },

@@ -7,6 +7,8 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::types::{GroupId, ListenerId};
 
 /// A complete, checked configuration.
@@ -122,7 +124,8 @@ pub enum BindAddress {
 #[derive(Debug, Clone)]
 pub enum Target {
     Group(GroupId),
-    /// First match by the ClientHello wins; `default` is for hellos that none matches.
+    /// The first match wins; `default` is for clients that none matches, but for plain ones where
+    /// TLS is expected.
     Routes {
         routes: Vec<RoutePlan>,
         default: Option<GroupId>,
@@ -130,6 +133,24 @@ pub enum Target {
 }
 
 impl Target {
+    /// Whether the client's first bytes decide where it goes.
+    #[must_use]
+    pub fn reads_hello(&self) -> bool {
+        match self {
+            Self::Group(_) => false,
+            Self::Routes { routes, .. } => routes.iter().any(RoutePlan::reads_hello),
+        }
+    }
+
+    /// Whether a client that does not speak TLS may have a route where TLS is expected.
+    #[must_use]
+    pub fn takes_plain(&self) -> bool {
+        match self {
+            Self::Group(_) => false,
+            Self::Routes { routes, .. } => routes.iter().any(|route| route.plain),
+        }
+    }
+
     /// Every group that a connection may go to.
     pub fn groups(&self) -> impl Iterator<Item = GroupId> + '_ {
         let (one, routes, default) = match self {
@@ -149,7 +170,17 @@ pub struct RoutePlan {
     pub server_names: Vec<NamePattern>,
     /// One of these is offered. Empty: any, also none.
     pub alpn: Vec<Vec<u8>>,
+    /// The client's address is in one of these. Empty: any, also none.
+    pub sources: Vec<IpNet>,
+    /// For clients whose first bytes are not TLS, and for them alone. Has no names and no `alpn`.
+    pub plain: bool,
     pub upstream: GroupId,
+}
+
+impl RoutePlan {
+    fn reads_hello(&self) -> bool {
+        self.plain || !self.server_names.is_empty() || !self.alpn.is_empty()
+    }
 }
 
 /// A DNS name in lower case, or a wildcard for its left-most label.

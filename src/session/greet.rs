@@ -2,24 +2,26 @@
 
 use super::core::{Core, ListenerTls};
 use super::limit::{Interrupted, limit};
+use super::route::{Opening, route};
 use super::story::{Story, over_limit};
 use super::watch::Seat;
-use crate::config::{ListenerPlan, Target};
+use crate::config::ListenerPlan;
 use crate::net::{Buffers, Expect, Inbound, ReceiveError, Socket};
-use crate::observe::LegTls;
-use crate::proto::client_hello::{ClientHello, ClientHelloReader, Progress};
+use crate::observe::{Address, LegTls};
+use crate::proto::client_hello::{ClientHelloReader, NotTls, Progress};
 use crate::proto::record::fatal_alert;
 use crate::relay::Leg;
 use crate::tls::{
     Engine, Handshake, HandshakeError, ServerEngine, TlsLeg, describe_leg, establish,
     refused_identity,
 };
-use crate::types::{Alert, Cause, End, Phase, Side};
+use crate::types::{Alert, Cause, End, GroupId, Phase, Side};
 
 /// A client that is ready to be connected to a server.
 pub(super) struct Client {
     pub leg: Leg,
-    pub hello: Option<ClientHello>,
+    pub opening: Opening,
+    pub group: GroupId,
     /// What the TLS handshake agreed on.
     pub alpn: Option<Vec<u8>>,
 }
@@ -32,41 +34,83 @@ pub(super) async fn greet(
 ) -> Result<Client, End> {
     let plan = core.plan.listener(story.listener);
     let mut inbound = Inbound::default();
-    let mut hello = None;
-    if plan.tls.is_some() || matches!(plan.target, Target::Routes { .. }) {
-        story.phase = Phase::ClientHello;
-        let read = read_hello(&socket, &core.tools.buffers, &mut inbound, Expect::Bytes);
-        let read = limit(seat, plan.client_hello_timeout, read).await;
-        let read = read.unwrap_or_else(|cut| {
-            Err(interrupted(cut, story.phase, "client_hello_timeout").into())
-        });
-        story.record().times.client_hello = Some(story.begun().elapsed());
-        hello = match read {
-            Ok(hello) => Some(hello),
-            Err(refusal) => return Err(refusal.tell(&socket, story.phase).await),
-        };
-        story.record().sni = hello.as_ref().and_then(|hello| hello.server_name.clone());
-    }
-    let Some(tls) = &core.listener(story.listener).tls else {
+    let opening = open(core, seat, story, (&socket, &mut inbound)).await?;
+    let source = match &story.record().client {
+        Address::Ip(address) => Some(address.ip()),
+        Address::Unix(_) => None,
+    };
+    let Some(group) = route(&plan.target, &opening, source) else {
+        return Err(no_route(&opening).tell(&socket, story.phase).await);
+    };
+    let Some(tls) = core
+        .listener(story.listener)
+        .tls
+        .as_ref()
+        .filter(|_| !matches!(opening, Opening::Plain))
+    else {
         return Ok(Client {
             leg: Leg::new(socket, inbound, None),
-            hello,
+            opening,
+            group,
             alpn: None,
         });
     };
-    let (leg, alpn) = handshake(
-        core,
-        seat,
-        story,
-        Greeting {
-            plan,
-            tls,
-            socket,
-            inbound,
-        },
-    )
-    .await?;
-    Ok(Client { leg, hello, alpn })
+    let greeting = Greeting {
+        plan,
+        tls,
+        socket,
+        inbound,
+    };
+    let (leg, alpn) = handshake(core, seat, story, greeting).await?;
+    Ok(Client {
+        leg,
+        opening,
+        group,
+        alpn,
+    })
+}
+
+/// Reads how the client begins, where something depends on it.
+async fn open(
+    core: &Core,
+    seat: &Seat<'_>,
+    story: &mut Story<'_>,
+    (socket, inbound): (&Socket, &mut Inbound),
+) -> Result<Opening, End> {
+    let plan = core.plan.listener(story.listener);
+    if plan.tls.is_none() && !plan.target.reads_hello() {
+        return Ok(Opening::Unread);
+    }
+    story.phase = Phase::ClientHello;
+    let read = read_hello(
+        socket,
+        &core.tools.buffers,
+        inbound,
+        plan.target.takes_plain(),
+    );
+    let read = limit(seat, plan.client_hello_timeout, read).await;
+    let read = read
+        .unwrap_or_else(|cut| Err(interrupted(cut, story.phase, "client_hello_timeout").into()));
+    story.record().times.client_hello = Some(story.begun().elapsed());
+    let opening = match read {
+        Ok(opening) => opening,
+        Err(refusal) => return Err(refusal.tell(socket, story.phase).await),
+    };
+    story.record().sni = opening.hello().and_then(|hello| hello.server_name.clone());
+    Ok(opening)
+}
+
+fn no_route(opening: &Opening) -> Refusal {
+    let (words, alert) = match opening {
+        Opening::Unread => ("no route for the client's address".to_owned(), None),
+        Opening::Plain => ("no route for a client without TLS".to_owned(), None),
+        Opening::Hello(hello) => {
+            let name = hello.server_name.as_deref().unwrap_or("(none)");
+            let words = format!("no route for the server name {name}");
+            (words, Some(Alert::UNRECOGNIZED_NAME))
+        }
+    };
+    Refusal::client(Cause::NoRoute, words, alert)
 }
 
 /// Why a hello is refused, and what the client should be told.
@@ -106,9 +150,10 @@ async fn read_hello(
     socket: &Socket,
     buffers: &Buffers,
     inbound: &mut Inbound,
-    mut expect: Expect,
-) -> Result<ClientHello, Refusal> {
+    takes_plain: bool,
+) -> Result<Opening, Refusal> {
     let mut reader = ClientHelloReader::new();
+    let mut expect = Expect::Bytes;
     loop {
         match inbound.receive(socket, buffers, expect, false).await {
             Ok(0) => return Err(closed(inbound)),
@@ -129,7 +174,10 @@ async fn read_hello(
         expect = Expect::Nothing;
         match reader.parse(inbound.bytes()) {
             Progress::NeedMore => {}
-            Progress::Complete(hello) => return Ok(hello),
+            Progress::Complete(hello) => return Ok(Opening::Hello(hello)),
+            Progress::NotTls(NotTls::Http | NotTls::Unknown) if takes_plain => {
+                return Ok(Opening::Plain);
+            }
             Progress::NotTls(what) => {
                 let words = format!("{} on a listener that expects TLS", what.words());
                 return Err(Refusal::client(

@@ -1,26 +1,127 @@
+use std::net::IpAddr;
+
 use crate::config::{RoutePlan, Target};
 use crate::proto::client_hello::ClientHello;
 use crate::types::GroupId;
 
-/// The group that a connection goes to, by the first route that its ClientHello matches.
-pub(super) fn route(target: &Target, hello: Option<&ClientHello>) -> Option<GroupId> {
-    match target {
-        Target::Group(group) => Some(*group),
-        Target::Routes { routes, default } => hello
-            .and_then(|hello| routes.iter().find(|route| matches(route, hello)))
-            .map(|route| route.upstream)
-            .or(*default),
+/// How a client began.
+pub(super) enum Opening {
+    /// Nobody looked: where it goes does not depend on it.
+    Unread,
+    Hello(ClientHello),
+    /// With something else than TLS, where TLS is expected and plain clients have a route.
+    Plain,
+}
+
+impl Opening {
+    pub(super) fn hello(&self) -> Option<&ClientHello> {
+        match self {
+            Self::Hello(hello) => Some(hello),
+            Self::Unread | Self::Plain => None,
+        }
     }
 }
 
-fn matches(route: &RoutePlan, hello: &ClientHello) -> bool {
-    let name = hello.server_name.as_deref();
-    let named = || name.is_some_and(|name| route.server_names.iter().any(|it| it.matches(name)));
-    let spoken = || {
-        route
-            .alpn
+/// The group that a connection goes to, by the first route that matches it.
+pub(super) fn route(target: &Target, opening: &Opening, source: Option<IpAddr>) -> Option<GroupId> {
+    match target {
+        Target::Group(group) => Some(*group),
+        Target::Routes { routes, default } => routes
             .iter()
-            .any(|protocol| hello.alpn.contains(protocol))
-    };
-    (route.server_names.is_empty() || named()) && (route.alpn.is_empty() || spoken())
+            .find(|route| matches(route, opening, source))
+            .map(|route| route.upstream)
+            .or(default.filter(|_| !matches!(opening, Opening::Plain))),
+    }
+}
+
+fn matches(route: &RoutePlan, opening: &Opening, source: Option<IpAddr>) -> bool {
+    let from = |address: IpAddr| route.sources.iter().any(|net| net.contains(&address));
+    let is_plain = matches!(opening, Opening::Plain);
+    route.plain == is_plain
+        && (route.sources.is_empty() || source.is_some_and(from))
+        && (is_plain || matches_hello(route, opening.hello()))
+}
+
+fn matches_hello(route: &RoutePlan, hello: Option<&ClientHello>) -> bool {
+    let name = hello.and_then(|hello| hello.server_name.as_deref());
+    let named = |name: &str| route.server_names.iter().any(|it| it.matches(name));
+    let offers = |hello: &ClientHello| route.alpn.iter().any(|name| hello.alpn.contains(name));
+    (route.server_names.is_empty() || name.is_some_and(named))
+        && (route.alpn.is_empty() || hello.is_some_and(offers))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+    use crate::proto::client_hello::AlpnOffer;
+
+    /// Groups in the order of their names: a (0), b (1), c (2).
+    fn target(listener: &str) -> Target {
+        let text = format!(
+            "[[listener]]\nname = \"front\"\nbind = \"127.0.0.1:0\"\n{listener}\n\
+             [upstream.a]\nservers = [\"10.0.0.1:1\"]\n[upstream.b]\nservers = [\"10.0.0.2:1\"]\n\
+             [upstream.c]\nservers = [\"10.0.0.3:1\"]\n"
+        );
+        let plan = parse("x.toml", &text).into_plan().unwrap();
+        plan.listeners[0].target.clone()
+    }
+
+    fn hello(name: Option<&str>) -> Opening {
+        Opening::Hello(ClientHello {
+            server_name: name.map(Into::into),
+            alpn: AlpnOffer::default(),
+            legacy_version: 0x0303,
+            supported_versions: vec![0x0304],
+        })
+    }
+
+    /// Every way to begin, by every kind of source.
+    #[test]
+    fn each_opening_from_each_source_has_its_route() {
+        let target = target(
+            "upstream = \"c\"\n\
+             [[listener.route]]\nsni = \"x.example\"\nsource = \"10.0.0.0/8\"\nupstream = \"a\"\n\
+             [[listener.route]]\nplain = true\nsource = \"2001:db8::/32\"\nupstream = \"b\"\n\
+             [[listener.route]]\nsource = \"192.0.2.7\"\nupstream = \"b\"",
+        );
+        let named = || hello(Some("x.example"));
+        for (opening, source, group) in [
+            (named(), Some("10.1.2.3"), Some(0)),
+            (named(), Some("11.1.2.3"), Some(2)),
+            (named(), Some("192.0.2.7"), Some(1)),
+            (named(), None, Some(2)),
+            (hello(None), Some("10.1.2.3"), Some(2)),
+            (hello(None), Some("192.0.2.7"), Some(1)),
+            (Opening::Plain, Some("2001:db8::1"), Some(1)),
+            (Opening::Plain, Some("2001:db9::1"), None),
+            (Opening::Plain, Some("192.0.2.7"), None),
+            (Opening::Plain, None, None),
+            (Opening::Unread, Some("192.0.2.7"), Some(1)),
+            (Opening::Unread, Some("10.1.2.3"), Some(2)),
+            (Opening::Unread, None, Some(2)),
+        ] {
+            let address = source.map(|source| source.parse().unwrap());
+            let chosen = route(&target, &opening, address).map(|group| group.0);
+            let name = opening.hello().map(|hello| &hello.server_name);
+            assert_eq!(chosen, group, "{name:?} from {source:?}");
+        }
+    }
+
+    #[test]
+    fn a_group_alone_takes_everyone_and_reads_nothing() {
+        let target = target("upstream = \"b\"");
+        assert!(!target.reads_hello());
+        assert_eq!(route(&target, &Opening::Unread, None), Some(GroupId(1)));
+    }
+
+    #[test]
+    fn routes_by_source_alone_read_nothing_of_the_client() {
+        let by_source = "[[listener.route]]\nsource = \"10.0.0.0/8\"\nupstream = \"a\"";
+        assert!(!target(by_source).reads_hello());
+        for line in ["sni = \"x.example\"", "alpn = \"h2\"", "plain = true"] {
+            let target = target(&format!("{by_source}\n{line}"));
+            assert!(target.reads_hello(), "{line}");
+        }
+    }
 }

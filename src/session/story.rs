@@ -5,7 +5,6 @@ use super::core::{Core, Entered};
 use super::greet::{Client, greet, interrupted};
 use super::limit::{Interrupted, attend};
 use super::relaying::{Legs, relaying};
-use super::route::route;
 use super::watch::{RunState, Seat};
 use crate::net::{Accepted, PeerAddress, Socket};
 use crate::observe::{Address, Record, UpstreamSeen};
@@ -140,7 +139,7 @@ async fn settle(
             group,
         })),
         Err(end) => {
-            let told = turn_away(&mut client, alert_for(&end)).await;
+            let told = turn_away(&mut client, Alert::INTERNAL_ERROR).await;
             let own = end.side == Some(Side::Downstream);
             Err(if own { end.with_alert(told) } else { end })
         }
@@ -151,19 +150,10 @@ pub(super) fn over_limit(phase: Phase, words: &'static str) -> End {
     End::new(Cause::Limit, phase, None).with_detail(words)
 }
 
-/// What a client is told that cannot be connected (RFC 8446 6.2).
-fn alert_for(end: &End) -> Alert {
-    if end.cause == Cause::NoRoute {
-        Alert::UNRECOGNIZED_NAME
-    } else {
-        Alert::INTERNAL_ERROR
-    }
-}
-
 /// A client whose TLS we only pass through has seen no answer yet: an alert in clear is in place.
 /// Returns it if it was sent.
 async fn turn_away(client: &mut Client, alert: Alert) -> Option<Alert> {
-    let passes_tls = client.leg.tls.is_none() && client.hello.is_some();
+    let passes_tls = client.leg.tls.is_none() && client.opening.hello().is_some();
     if passes_tls && client.leg.socket.try_send(&fatal_alert(alert)).is_ok() {
         client.leg.socket.farewell().await;
         Some(alert)
@@ -179,7 +169,7 @@ async fn reach(
     client: &Client,
 ) -> Result<(GroupId, Leg), End> {
     let plan = core.plan.listener(story.listener);
-    let group = route(&plan.target, client.hello.as_ref()).ok_or_else(|| no_route(client))?;
+    let group = client.group;
     story.record().group = Some(group);
     story.phase = Phase::Connect;
     let request = Request {
@@ -205,15 +195,6 @@ async fn reach(
         connected.unwrap_or_else(|cut| Err(interrupted(cut, phase, "connect_timeout")))?;
     let server = Leg::new(connected.socket, connected.inbound, connected.tls);
     Ok((group, server))
-}
-
-fn no_route(client: &Client) -> End {
-    let name = client
-        .hello
-        .as_ref()
-        .and_then(|hello| hello.server_name.as_deref());
-    let words = format!("no route for the server name {}", name.unwrap_or("(none)"));
-    End::new(Cause::NoRoute, Phase::ClientHello, Some(Side::Downstream)).with_detail(words)
 }
 
 fn note(story: &mut Story<'_>, attempts: Attempts) {

@@ -127,6 +127,17 @@ fn targets(listener: &ListenerPlan) -> Vec<GroupId> {
     }
 }
 
+fn targets_of_tls(listener: &ListenerPlan) -> Vec<GroupId> {
+    match &listener.target {
+        Target::Group(id) => vec![*id],
+        Target::Routes { routes, default } => {
+            let routes = routes.iter().filter(|route| !route.plain);
+            let routed = routes.map(|route| route.upstream);
+            routed.chain(*default).collect()
+        }
+    }
+}
+
 fn same_place(bind: &BindAddress, server: &ServerAddress) -> bool {
     match (bind, server) {
         (BindAddress::Tcp(bind), ServerAddress::Ip(server)) => bind == server,
@@ -142,10 +153,10 @@ fn tls_in_tls(desk: &mut Desk<'_>, plan: &Plan) {
         .iter()
         .filter(|listener| listener.tls.is_none())
     {
-        if matches!(listener.target, Target::Group(_)) {
+        if !listener.target.reads_hello() {
             continue;
         }
-        let wrapped = targets(listener)
+        let wrapped = targets_of_tls(listener)
             .into_iter()
             .filter_map(|id| plan.upstreams.get(usize::from(id.0)))
             .find(|group| group.tls.is_some());

@@ -1,23 +1,21 @@
 use std::collections::HashMap;
-use std::ops::Range;
 
 use toml::Spanned;
 
 use crate::config::defaults;
 use crate::config::diagnostic::Diagnostic;
-use crate::config::file::{ListenerFile, RouteFile, Table, Text, Texts};
-use crate::config::plan::{BindAddress, ListenerPlan, Located, RoutePlan, Target};
-use crate::config::value::{Refusal, alpn_protocol, bind_address, name_pattern};
-use crate::types::GroupId;
+use crate::config::file::{ListenerFile, Table, Text, Texts};
+use crate::config::plan::{BindAddress, ListenerPlan, Located};
+use crate::config::value::{Refusal, bind_address};
 
 use super::downstream::downstream_tls;
+use super::routes::target;
 use super::scope::{Desk, Scope, quoted, shown};
 use super::socket::{SocketKeys, carriage, socket_options};
 use super::upstream::Groups;
 
 /// Ids are 16 bits; a thousand listeners are more than a machine has addresses for.
 const LISTENERS_MAX: usize = 1024;
-const ROUTES_MAX: usize = 4096;
 /// Names end up in logs and metrics, one label each.
 pub(super) const NAME_BYTES_MAX: usize = 64;
 
@@ -151,121 +149,4 @@ fn binds(scope: &mut Scope<'_, '_>, field: &Texts) -> Vec<Located<BindAddress>> 
     scope.note("bind", shown(field), &field.span());
     let base = scope.base();
     scope.list("bind", field, |text| bind_address(text, &base))
-}
-
-fn target(scope: &mut Scope<'_, '_>, file: &ListenerFile, groups: &mut Groups) -> Target {
-    let default = file
-        .upstream
-        .as_ref()
-        .and_then(|text| upstream_named(scope, text, groups));
-    if file.route.is_empty() {
-        if file.upstream.is_none() && !scope.lost("route") {
-            scope.missing(
-                "upstream",
-                Diagnostic::error("this listener has neither an `upstream` nor a route")
-                    .cure("name the group its connections go to: `upstream = \"backend\"`"),
-            );
-        }
-        // Without a group, a target that refuses everything: the plan is not used anyway.
-        return default.map_or(
-            Target::Routes {
-                routes: Vec::new(),
-                default: None,
-            },
-            Target::Group,
-        );
-    }
-    if file.upstream.is_none() {
-        scope.note_default(
-            "upstream",
-            "none",
-            "a ClientHello that no route matches is refused",
-        );
-    }
-    if let Some(extra) = file.route.get(ROUTES_MAX) {
-        scope.push(
-            Diagnostic::error(format!("a listener takes at most {ROUTES_MAX} routes"))
-                .at(extra.span())
-                .cure("one route can name many hosts: `sni = [...]`"),
-        );
-    }
-    let routes = file.route.iter().take(ROUTES_MAX).enumerate();
-    let routes = routes
-        .filter_map(|(index, route)| {
-            let inner = &mut scope.inner(&format!("route[{index}]"), route.span());
-            route_plan(inner, &route.get_ref().0, groups)
-        })
-        .collect();
-    Target::Routes { routes, default }
-}
-
-fn route_plan(
-    scope: &mut Scope<'_, '_>,
-    file: &RouteFile,
-    groups: &mut Groups,
-) -> Option<RoutePlan> {
-    let server_names = match &file.sni {
-        Some(field) => {
-            scope.note("sni", shown(field), &field.span());
-            scope.list("sni", field, name_pattern)
-        }
-        None => Vec::new(),
-    };
-    let alpn = match &file.alpn {
-        Some(field) => {
-            scope.note("alpn", shown(field), &field.span());
-            scope.list("alpn", field, alpn_protocol)
-        }
-        None => Vec::new(),
-    };
-    if file.sni.is_none() && file.alpn.is_none() && !scope.lost("sni") {
-        scope.missing(
-            "alpn",
-            Diagnostic::error(
-                "this route has neither `sni` nor `alpn`, so it would match everything",
-            )
-            .cure("name what it matches; for all the rest set `upstream` on the listener"),
-        );
-    }
-    let Some(text) = &file.upstream else {
-        scope.missing(
-            "upstream",
-            Diagnostic::error("this route has no `upstream`")
-                .cure("name the group its connections go to: `upstream = \"backend\"`"),
-        );
-        return None;
-    };
-    let upstream = upstream_named(scope, text, groups)?;
-    Some(RoutePlan {
-        server_names: server_names.into_iter().map(|name| name.value).collect(),
-        alpn: alpn.into_iter().map(|name| name.value).collect(),
-        upstream,
-    })
-}
-
-fn upstream_named(
-    scope: &mut Scope<'_, '_>,
-    text: &Spanned<String>,
-    groups: &mut Groups,
-) -> Option<GroupId> {
-    let (name, span): (&str, Range<usize>) = (text.get_ref(), text.span());
-    scope.note("upstream", quoted(name), &span);
-    if let Some(id) = groups.used(name) {
-        return Some(id);
-    }
-    if scope.desk.lost.mentions(name) || scope.desk.lost.mentions("upstream") {
-        return None;
-    }
-    let near = groups.nearest(name).map(str::to_owned);
-    let cure = match near {
-        Some(near) => {
-            // Meant to be used, so not to be called unused.
-            groups.used(&near);
-            format!("did you mean `{near}`?")
-        }
-        None => format!("add a table `[upstream.{name}]` with its `servers`"),
-    };
-    let message = format!("there is no upstream `{name}`");
-    scope.refuse(Refusal { message, cure }, span);
-    None
 }

@@ -1,6 +1,7 @@
 //! The forms that a value of the file may have, each with its refusal and cure.
 
 mod address;
+mod cidr;
 mod cipher;
 mod cpus;
 mod duration;
@@ -10,6 +11,7 @@ mod protocol;
 mod size;
 
 pub(super) use address::{bind_address, server_address};
+pub(super) use cidr::cidr;
 pub(super) use cipher::{cipher_name, cipher_suite, is_tls13, split_ciphers};
 pub(super) use cpus::cpu_list;
 pub(super) use duration::{duration, show_duration};
