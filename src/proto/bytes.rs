@@ -25,6 +25,12 @@ impl<'a> Bytes<'a> {
         Some(u16::from_be_bytes(*first))
     }
 
+    pub(super) fn array<const COUNT: usize>(&mut self) -> Option<[u8; COUNT]> {
+        let (first, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
     /// A vector whose length stands before it in one byte.
     pub(super) fn vector_u8(&mut self) -> Option<Self> {
         let length = usize::from(self.u8()?);

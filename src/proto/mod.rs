@@ -6,7 +6,9 @@
 
 mod bytes;
 pub mod client_hello;
+pub mod proxy;
 pub mod record;
 
 pub use client_hello::{ClientHello, ClientHelloReader, HelloError, NotTls, Progress};
+pub use proxy::{ProxyError, ProxyHeader};
 pub use record::{ContentType, Header, Protection, RecordError};
