@@ -1,9 +1,15 @@
 //! What a key means when the file does not set it, the bounds it must keep, and why.
 
+mod proxied;
+
 use std::time::Duration;
 
 use super::plan::{
     Balance, CipherSuite, Group, LogFormat, PathChoice, Steering, TlsVersions, VerifyClient,
+};
+
+pub(super) use proxied::{
+    PROXY_PROTOCOL, PROXY_PROTOCOL_TIMEOUT, PROXY_TRUSTED, UPSTREAM_PROXY_PROTOCOL,
 };
 
 /// A number or a time: its default and both bounds are inclusive.

@@ -68,6 +68,9 @@ pub(super) struct ListenerFile {
     pub(super) tcp_user_timeout: Text,
     pub(super) relay_path: Text,
     pub(super) ktls_after: Text,
+    pub(super) proxy_protocol: Text,
+    pub(super) proxy_trusted: Texts,
+    pub(super) proxy_protocol_timeout: Text,
     pub(super) tls: Option<Spanned<Table<DownstreamTlsFile>>>,
 }
 
@@ -125,6 +128,7 @@ pub(super) struct UpstreamFile {
     pub(super) tcp_user_timeout: Text,
     pub(super) relay_path: Text,
     pub(super) ktls_after: Text,
+    pub(super) proxy_protocol: Text,
     pub(super) tls: Option<Spanned<Table<UpstreamTlsFile>>>,
 }
 

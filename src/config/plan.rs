@@ -112,6 +112,32 @@ pub struct ListenerPlan {
     pub idle_timeout: Duration,
     pub socket: SocketOptions,
     pub carriage: Carriage,
+    /// `None`: a PROXY header is not looked for.
+    pub proxied: Option<ProxiedPlan>,
+}
+
+/// Whose PROXY headers a listener takes.
+#[derive(Debug, Clone)]
+pub struct ProxiedPlan {
+    pub demand: ProxyDemand,
+    /// Peers of unix sockets are trusted, too.
+    pub trusted: Vec<IpNet>,
+    /// From accept to a whole header.
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyDemand {
+    /// Taken from trusted peers that send one; all others are served without.
+    Optional,
+    /// Without one, or from a peer that is not trusted, a connection is refused.
+    Required,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyVersion {
+    V1,
+    V2,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -354,6 +380,8 @@ pub struct UpstreamPlan {
     pub resolve: ResolvePlan,
     pub socket: SocketOptions,
     pub carriage: Carriage,
+    /// The PROXY header that each connection to a server begins with.
+    pub proxy_protocol: Option<ProxyVersion>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

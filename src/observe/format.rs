@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::line::{Json, Line, Logfmt};
 use super::names;
-use super::record::{Address, Fallback, LegTls, Record, Times, UpstreamSeen};
+use super::record::{Address, Fallback, LegTls, Proxied, Record, Times, UpstreamSeen};
 use crate::config::{LogFormat, Plan};
 use crate::types::{Cause, End, GroupId, Side};
 
@@ -51,15 +51,36 @@ fn write_fields(plan: &Plan, record: &Record, line: &mut impl Line) {
 
 fn write_accept(plan: &Plan, record: &Record, line: &mut impl Line) {
     line.text(names::TIME, &rfc3339(record.accepted_at));
-    // Not a number: from core 32 on it is past 2^53, where JSON readers that use doubles round.
-    line.text(names::ID, &format!("{:016x}", record.id));
+    line.text(names::ID, &record.id_text());
     line.number(names::CORE, u64::from(record.core.0));
     if let Some(listener) = plan.listeners.get(usize::from(record.listener.0)) {
         line.text(names::LISTENER, &listener.name);
     }
     line.text(names::CLIENT, &record.client.to_string());
     line.text(names::LOCAL, &record.local.to_string());
+    if let Some(proxied) = &record.proxied {
+        write_proxied(proxied, line);
+    }
     write_text(line, names::SNI, record.sni.as_deref());
+}
+
+fn write_proxied(proxied: &Proxied, line: &mut impl Line) {
+    if let Some(by) = &proxied.by {
+        line.text(names::PROXIED_BY, &by.to_string());
+    }
+    let texts = [
+        (names::PROXIED_AUTHORITY, &proxied.authority),
+        (names::PROXIED_ID, &proxied.unique_id),
+        (names::PROXIED_PROTOCOL, &proxied.protocol),
+        (names::PROXIED_CIPHER, &proxied.cipher),
+        (names::PROXIED_CN, &proxied.common_name),
+    ];
+    for (name, value) in texts {
+        write_text(line, name, value.as_deref());
+    }
+    if let Some(verified) = proxied.verified {
+        line.flag(names::PROXIED_VERIFIED, verified);
+    }
 }
 
 fn write_upstream(plan: &Plan, record: &Record, line: &mut impl Line) {

@@ -9,5 +9,5 @@ mod record;
 pub(crate) mod sample;
 pub mod sink;
 
-pub use record::{Address, Fallback, LegTls, Record, RelayPath, Times, UpstreamSeen};
+pub use record::{Address, Fallback, LegTls, Proxied, Record, RelayPath, Times, UpstreamSeen};
 pub use sink::{RecordSender, SinkHandle};

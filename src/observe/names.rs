@@ -7,6 +7,13 @@ pub const CORE: &str = "core";
 pub const LISTENER: &str = "listener";
 pub const CLIENT: &str = "client";
 pub const LOCAL: &str = "local";
+pub const PROXIED_BY: &str = "proxied_by";
+pub const PROXIED_AUTHORITY: &str = "proxied_authority";
+pub const PROXIED_ID: &str = "proxied_id";
+pub const PROXIED_PROTOCOL: &str = "proxied_protocol";
+pub const PROXIED_CIPHER: &str = "proxied_cipher";
+pub const PROXIED_CN: &str = "proxied_cn";
+pub const PROXIED_VERIFIED: &str = "proxied_verified";
 pub const SNI: &str = "sni";
 pub const DOWNSTREAM_PROTOCOL: &str = "downstream_protocol";
 pub const DOWNSTREAM_CIPHER: &str = "downstream_cipher";
@@ -47,13 +54,20 @@ pub const ALERT: &str = "alert";
 pub const DETAIL: &str = "detail";
 
 /// Every field, in the order of a line.
-pub const ALL: [&str; 44] = [
+pub const ALL: [&str; 51] = [
     TIME,
     ID,
     CORE,
     LISTENER,
     CLIENT,
     LOCAL,
+    PROXIED_BY,
+    PROXIED_AUTHORITY,
+    PROXIED_ID,
+    PROXIED_PROTOCOL,
+    PROXIED_CIPHER,
+    PROXIED_CN,
+    PROXIED_VERIFIED,
     SNI,
     DOWNSTREAM_PROTOCOL,
     DOWNSTREAM_CIPHER,

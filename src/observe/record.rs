@@ -15,9 +15,13 @@ pub struct Record {
     pub core: CoreId,
     pub listener: ListenerId,
     pub accepted_at: SystemTime,
+    /// Whom the connection is from: the one place that limits, lists and balancing ask. The
+    /// socket's peer, or the source that a trusted PROXY header names.
     pub client: Address,
-    /// The address that the client connected to.
+    /// The address that the client connected to; with such a header, its destination.
     pub local: Address,
+    /// What a trusted PROXY header said, if one came.
+    pub proxied: Option<Box<Proxied>>,
     pub times: Times,
     /// Server name of the ClientHello, terminated or passed through.
     pub sni: Option<Box<str>>,
@@ -61,6 +65,7 @@ impl Record {
             accepted_at: SystemTime::now(),
             client,
             local,
+            proxied: None,
             times: Times::default(),
             sni: None,
             downstream_tls: None,
@@ -79,6 +84,13 @@ impl Record {
             end: None,
         }
     }
+
+    /// The id as the access log and PROXY headers show it. Not a number: from core 32 on it is
+    /// past 2^53, where JSON readers that use doubles round.
+    #[must_use]
+    pub fn id_text(&self) -> String {
+        format!("{:016x}", self.id)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +106,21 @@ impl Address {
     pub fn unnamed() -> Self {
         Self::Unix(Arc::default())
     }
+}
+
+/// What a PROXY header said beside the addresses.
+#[derive(Debug, Default)]
+pub struct Proxied {
+    /// The peer that sent it; `None`: it left the addresses as they are.
+    pub by: Option<Address>,
+    pub authority: Option<Box<str>>,
+    pub unique_id: Option<Box<str>>,
+    /// TLS version between client and peer.
+    pub protocol: Option<Box<str>>,
+    pub cipher: Option<Box<str>>,
+    pub common_name: Option<Box<str>>,
+    /// Whether the peer verified the client's certificate; `None`: the client showed none.
+    pub verified: Option<bool>,
 }
 
 /// Time that each phase took, also one that failed; `None`: it was not reached.

@@ -8,7 +8,7 @@ use crate::config::{
     PathChoice, Place, Plan, ResolvePlan, RuntimePlan, ServerAddress, ServerPlan, SocketOptions,
     Steering, Target, UpstreamPlan, Workers,
 };
-use crate::observe::{Address, Fallback, LegTls, Record, RelayPath, Times, UpstreamSeen};
+use crate::observe::{Address, Fallback, LegTls, Proxied, Record, RelayPath, Times, UpstreamSeen};
 use crate::types::{Alert, Cause, CoreId, End, GroupId, ListenerId, Phase, ServerId, Side};
 
 pub(crate) fn plan(access: AccessLog, queue_max: usize) -> Arc<Plan> {
@@ -51,6 +51,7 @@ fn listener() -> ListenerPlan {
         idle_timeout: Duration::from_secs(1),
         socket: SOCKET,
         carriage: CARRIAGE,
+        proxied: None,
     }
 }
 
@@ -72,6 +73,7 @@ fn upstream() -> UpstreamPlan {
         },
         socket: SOCKET,
         carriage: CARRIAGE,
+        proxy_protocol: None,
     }
 }
 
@@ -107,6 +109,15 @@ pub(crate) fn full_record() -> Record {
         core: CoreId(3),
         client: Address::Ip("[2001:db8::1]:40000".parse().unwrap()),
         local: Address::Ip("192.0.2.1:443".parse().unwrap()),
+        proxied: Some(Box::new(Proxied {
+            by: Some(Address::Ip("192.0.2.7:50000".parse().unwrap())),
+            authority: Some("db.example.org".into()),
+            unique_id: Some("000100000000000b".into()),
+            protocol: Some("TLSv1.2".into()),
+            cipher: Some("ECDHE-RSA-AES128-GCM-SHA256".into()),
+            common_name: Some("Payments 1".into()),
+            verified: Some(true),
+        })),
         times: Times {
             client_hello: millis(0, 120),
             downstream_handshake: millis(1, 250),

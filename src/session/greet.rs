@@ -1,14 +1,16 @@
-//! The downstream side until it is ready for a server: ClientHello and TLS handshake.
+//! The downstream side until it is ready for a server: PROXY header, ClientHello, TLS handshake.
 
 use super::core::{Core, ListenerTls};
 use super::limit::{Interrupted, limit};
-use super::route::{Opening, route};
+use super::proxied::read_header;
+use super::route::{Known, Opening, route};
 use super::story::{Story, over_limit};
 use super::watch::Seat;
 use crate::config::ListenerPlan;
 use crate::net::{Buffers, Expect, Inbound, ReceiveError, Socket};
 use crate::observe::{Address, LegTls};
 use crate::proto::client_hello::{ClientHelloReader, NotTls, Progress};
+use crate::proto::proxy::ProxyHeader;
 use crate::proto::record::fatal_alert;
 use crate::relay::Leg;
 use crate::tls::{
@@ -22,8 +24,12 @@ pub(super) struct Client {
     pub leg: Leg,
     pub opening: Opening,
     pub group: GroupId,
+    /// What a trusted peer said of the client. The record has the addresses.
+    pub proxied: Option<Box<ProxyHeader>>,
     /// What the TLS handshake agreed on.
     pub alpn: Option<Vec<u8>>,
+    /// Of the certificate that the client showed in it.
+    pub common_name: Option<String>,
 }
 
 pub(super) async fn greet(
@@ -34,12 +40,27 @@ pub(super) async fn greet(
 ) -> Result<Client, End> {
     let plan = core.plan.listener(story.listener);
     let mut inbound = Inbound::default();
-    let opening = open(core, seat, story, (&socket, &mut inbound)).await?;
-    let source = match &story.record().client {
-        Address::Ip(address) => Some(address.ip()),
-        Address::Unix(_) => None,
+    let proxied = match &plan.proxied {
+        Some(rules) => read_header(core, seat, story, rules, (&socket, &mut inbound)).await?,
+        None => None,
     };
-    let Some(group) = route(&plan.target, &opening, source) else {
+    let told = proxied
+        .as_ref()
+        .is_some_and(|it| it.tlvs.authority.is_some());
+    let opening = if plan.tls.is_none() && (told || !plan.target.reads_hello()) {
+        Opening::Unread
+    } else {
+        open(core, seat, story, (&socket, &mut inbound)).await?
+    };
+    let known = Known {
+        opening: &opening,
+        source: match &story.record().client {
+            Address::Ip(address) => Some(address.ip()),
+            Address::Unix(_) => None,
+        },
+        proxied: proxied.as_deref(),
+    };
+    let Some(group) = route(&plan.target, &known) else {
         return Err(no_route(&opening).tell(&socket, story.phase).await);
     };
     let Some(tls) = core
@@ -52,7 +73,9 @@ pub(super) async fn greet(
             leg: Leg::new(socket, inbound, None),
             opening,
             group,
+            proxied,
             alpn: None,
+            common_name: None,
         });
     };
     let greeting = Greeting {
@@ -61,16 +84,18 @@ pub(super) async fn greet(
         socket,
         inbound,
     };
-    let (leg, alpn) = handshake(core, seat, story, greeting).await?;
+    let agreed = handshake(core, seat, story, greeting).await?;
     Ok(Client {
-        leg,
+        leg: agreed.leg,
         opening,
         group,
-        alpn,
+        proxied,
+        alpn: agreed.alpn,
+        common_name: agreed.common_name,
     })
 }
 
-/// Reads how the client begins, where something depends on it.
+/// Reads how the client begins.
 async fn open(
     core: &Core,
     seat: &Seat<'_>,
@@ -78,9 +103,6 @@ async fn open(
     (socket, inbound): (&Socket, &mut Inbound),
 ) -> Result<Opening, End> {
     let plan = core.plan.listener(story.listener);
-    if plan.tls.is_none() && !plan.target.reads_hello() {
-        return Ok(Opening::Unread);
-    }
     story.phase = Phase::ClientHello;
     let read = read_hello(
         socket,
@@ -102,7 +124,7 @@ async fn open(
 
 fn no_route(opening: &Opening) -> Refusal {
     let (words, alert) = match opening {
-        Opening::Unread => ("no route for the client's address".to_owned(), None),
+        Opening::Unread => ("no route for the client".to_owned(), None),
         Opening::Plain => ("no route for a client without TLS".to_owned(), None),
         Opening::Hello(hello) => {
             let name = hello.server_name.as_deref().unwrap_or("(none)");
@@ -154,8 +176,15 @@ async fn read_hello(
 ) -> Result<Opening, Refusal> {
     let mut reader = ClientHelloReader::new();
     let mut expect = Expect::Bytes;
+    // What came behind a PROXY header is looked at first: no more may come without an answer.
+    let mut held = !inbound.is_empty();
     loop {
-        match inbound.receive(socket, buffers, expect, false).await {
+        let received = if std::mem::take(&mut held) {
+            Ok(inbound.bytes().len())
+        } else {
+            inbound.receive(socket, buffers, expect, false).await
+        };
+        match received {
             Ok(0) => return Err(closed(inbound)),
             Ok(_) => {}
             Err(ReceiveError::Full) => {
@@ -225,12 +254,19 @@ struct Greeting<'a> {
     inbound: Inbound,
 }
 
+/// A leg after its handshake, and what that told.
+struct Agreed {
+    leg: Leg,
+    alpn: Option<Vec<u8>>,
+    common_name: Option<String>,
+}
+
 async fn handshake(
     core: &Core,
     seat: &Seat<'_>,
     story: &mut Story<'_>,
     greeting: Greeting<'_>,
-) -> Result<(Leg, Option<Vec<u8>>), End> {
+) -> Result<Agreed, End> {
     let Greeting {
         plan,
         tls,
@@ -279,7 +315,11 @@ async fn handshake(
     let alpn = engine.common().alpn_protocol().map(<[u8]>::to_vec);
     let leg: TlsLeg = establish(engine, unsent, core.keeps_secrets(plan.carriage))
         .map_err(|error| internal(&error))?;
-    Ok((Leg::new(socket, inbound, Some(leg)), alpn))
+    Ok(Agreed {
+        leg: Leg::new(socket, inbound, Some(leg)),
+        alpn,
+        common_name: peer.identity.and_then(|identity| identity.common_name),
+    })
 }
 
 fn refused(error: &rustls::Error) -> LegTls {

@@ -1,8 +1,10 @@
 //! One connection's story from top to bottom: hello, handshake, route, upstream, relay, end.
 
+mod announce;
 mod core;
 mod greet;
 mod limit;
+mod proxied;
 mod relaying;
 mod route;
 mod story;

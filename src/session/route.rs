@@ -2,11 +2,12 @@ use std::net::IpAddr;
 
 use crate::config::{RoutePlan, Target};
 use crate::proto::client_hello::ClientHello;
+use crate::proto::proxy::ProxyHeader;
 use crate::types::GroupId;
 
 /// How a client began.
 pub(super) enum Opening {
-    /// Nobody looked: where it goes does not depend on it.
+    /// Nobody looked: where it goes does not depend on it, or a trusted PROXY header has told.
     Unread,
     Hello(ClientHello),
     /// With something else than TLS, where TLS is expected and plain clients have a route.
@@ -22,32 +23,55 @@ impl Opening {
     }
 }
 
+/// What is known of a client when its route is chosen.
+pub(super) struct Known<'a> {
+    pub opening: &'a Opening,
+    /// `None`: a peer of a unix socket.
+    pub source: Option<IpAddr>,
+    /// Asked where there is no ClientHello.
+    pub proxied: Option<&'a ProxyHeader>,
+}
+
 /// The group that a connection goes to, by the first route that matches it.
-pub(super) fn route(target: &Target, opening: &Opening, source: Option<IpAddr>) -> Option<GroupId> {
+pub(super) fn route(target: &Target, client: &Known<'_>) -> Option<GroupId> {
     match target {
         Target::Group(group) => Some(*group),
         Target::Routes { routes, default } => routes
             .iter()
-            .find(|route| matches(route, opening, source))
+            .find(|route| matches(route, client))
             .map(|route| route.upstream)
-            .or(default.filter(|_| !matches!(opening, Opening::Plain))),
+            .or(default.filter(|_| !matches!(client.opening, Opening::Plain))),
     }
 }
 
-fn matches(route: &RoutePlan, opening: &Opening, source: Option<IpAddr>) -> bool {
+fn matches(route: &RoutePlan, client: &Known<'_>) -> bool {
     let from = |address: IpAddr| route.sources.iter().any(|net| net.contains(&address));
-    let is_plain = matches!(opening, Opening::Plain);
+    let is_plain = matches!(client.opening, Opening::Plain);
     route.plain == is_plain
-        && (route.sources.is_empty() || source.is_some_and(from))
-        && (is_plain || matches_hello(route, opening.hello()))
+        && (route.sources.is_empty() || client.source.is_some_and(from))
+        && (is_plain
+            || ((route.server_names.is_empty() || client.asks_for(route))
+                && (route.alpn.is_empty() || client.offers(route))))
 }
 
-fn matches_hello(route: &RoutePlan, hello: Option<&ClientHello>) -> bool {
-    let name = hello.and_then(|hello| hello.server_name.as_deref());
-    let named = |name: &str| route.server_names.iter().any(|it| it.matches(name));
-    let offers = |hello: &ClientHello| route.alpn.iter().any(|name| hello.alpn.contains(name));
-    (route.server_names.is_empty() || name.is_some_and(named))
-        && (route.alpn.is_empty() || hello.is_some_and(offers))
+impl Known<'_> {
+    fn asks_for(&self, route: &RoutePlan) -> bool {
+        let name = match self.opening.hello() {
+            Some(hello) => hello.server_name.as_deref(),
+            None => self.proxied.and_then(|it| it.tlvs.authority.as_deref()),
+        };
+        name.is_some_and(|name| route.server_names.iter().any(|it| it.matches(name)))
+    }
+
+    fn offers(&self, route: &RoutePlan) -> bool {
+        match self.opening.hello() {
+            Some(hello) => route.alpn.iter().any(|name| hello.alpn.contains(name)),
+            None => self
+                .proxied
+                .and_then(|it| it.tlvs.alpn.as_deref())
+                .is_some_and(|told| route.alpn.iter().any(|name| name == told)),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -102,7 +126,12 @@ mod tests {
             (Opening::Unread, None, Some(2)),
         ] {
             let address = source.map(|source| source.parse().unwrap());
-            let chosen = route(&target, &opening, address).map(|group| group.0);
+            let client = Known {
+                opening: &opening,
+                source: address,
+                proxied: None,
+            };
+            let chosen = route(&target, &client).map(|group| group.0);
             let name = opening.hello().map(|hello| &hello.server_name);
             assert_eq!(chosen, group, "{name:?} from {source:?}");
         }
@@ -112,7 +141,12 @@ mod tests {
     fn a_group_alone_takes_everyone_and_reads_nothing() {
         let target = target("upstream = \"b\"");
         assert!(!target.reads_hello());
-        assert_eq!(route(&target, &Opening::Unread, None), Some(GroupId(1)));
+        let client = Known {
+            opening: &Opening::Unread,
+            source: None,
+            proxied: None,
+        };
+        assert_eq!(route(&target, &client), Some(GroupId(1)));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use super::announce::announce;
 use super::core::{Core, Entered};
 use super::greet::{Client, greet, interrupted};
 use super::limit::{Interrupted, attend};
@@ -172,8 +173,11 @@ async fn reach(
     let group = client.group;
     story.record().group = Some(group);
     story.phase = Phase::Connect;
+    let version = core.group(group).plan.proxy_protocol;
+    let proxy_header = version.map(|version| announce(version, story.record(), client));
     let request = Request {
         group: core.group(group),
+        proxy_header: proxy_header.as_deref().unwrap_or_default(),
         buffers: &core.tools.buffers,
         handshakes: &core.handshakes,
         connect_timeout: plan.connect_timeout,

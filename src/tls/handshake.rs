@@ -9,19 +9,21 @@ use std::sync::Arc;
 
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConfig, ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
+use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 use rustls::{CommonState, ExtractedSecrets, HandshakeKind, ProtocolVersion};
 
 use super::bound::{PeerBound, with_peer_bound};
 use super::connector::Endpoint;
+use super::flight::Outbound;
 use super::handoff::Secrets;
 use super::identity::PeerSeen;
 use super::reason::{alert_sent, failure, foreign_protocol};
 use super::record::{HEADER_BYTES, Opener, Sealer, record_bytes};
 use super::stream::{Kernel, Shared, TlsLeg, TlsReader};
 use super::writer::TlsWriter;
-use crate::net::{Buffer, Buffers, Expect, Inbound, LARGE_BYTES, ReceiveError, Socket};
+use crate::net::{Buffers, Expect, Inbound, ReceiveError, SMALL_BYTES, Socket};
 use crate::observe::LegTls;
+use crate::proto::proxy::{V2_BODY_BYTES_MAX, V2_FIXED_BYTES};
 use crate::types::{Alert, Cause, End, Phase, Side};
 
 /// Why a handshake did not come to its end.
@@ -272,6 +274,14 @@ impl<'a, E: Engine> Handshake<'a, E> {
         }
     }
 
+    /// Sends `bytes`, a PROXY header, in front of the first flight and in the same send.
+    #[must_use]
+    pub fn behind(mut self, bytes: &[u8]) -> Self {
+        const { assert!(V2_FIXED_BYTES + V2_BODY_BYTES_MAX <= SMALL_BYTES) };
+        self.outbound.put(bytes, self.buffers);
+        self
+    }
+
     /// Runs to the end. The engine is then ready for [`establish`], with what is left to send.
     ///
     /// # Errors
@@ -392,57 +402,6 @@ impl<'a, E: Engine> Handshake<'a, E> {
         // The handshake has failed: that the alert may not arrive changes nothing.
         self.socket.try_send(flight.bytes()).ok()?;
         alert_sent(error, flight.bytes())
-    }
-}
-
-/// What goes out with the next send.
-#[derive(Default)]
-struct Outbound {
-    buffer: Option<Buffer>,
-    end: usize,
-}
-
-struct Flight {
-    buffer: Buffer,
-    end: usize,
-}
-
-impl Flight {
-    fn bytes(&self) -> &[u8] {
-        self.buffer.get(..self.end).unwrap_or(&[])
-    }
-}
-
-impl Outbound {
-    fn encode<Data>(
-        &mut self,
-        mut data: EncodeTlsData<'_, Data>,
-        buffers: &Buffers,
-    ) -> Result<(), HandshakeError> {
-        loop {
-            let end = self.end;
-            let buffer = self.buffer.get_or_insert_with(|| buffers.small());
-            match data.encode(buffer.get_mut(end..).unwrap_or(&mut [])) {
-                Ok(written) => {
-                    self.end += written;
-                    return Ok(());
-                }
-                Err(EncodeError::InsufficientSize(_)) if buffer.len() < LARGE_BYTES => {
-                    let mut large = buffers.large();
-                    large[..end].copy_from_slice(&buffer[..end]);
-                    self.buffer = Some(large);
-                }
-                Err(_) => return Err(HandshakeError::TooLong),
-            }
-        }
-    }
-
-    fn take(&mut self) -> Option<Flight> {
-        let end = std::mem::take(&mut self.end);
-        self.buffer
-            .take()
-            .filter(|_| end > 0)
-            .map(|buffer| Flight { buffer, end })
     }
 }
 

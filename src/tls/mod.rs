@@ -11,6 +11,7 @@ mod acceptor;
 mod bound;
 mod certificate;
 mod connector;
+mod flight;
 mod handoff;
 mod handshake;
 mod identity;

@@ -5,6 +5,8 @@ use super::{Alert, Side};
 pub enum Phase {
     /// Accepted; limits are checked.
     Accept,
+    /// Waiting for a complete PROXY header.
+    ProxyHeader,
     /// Waiting for a complete ClientHello.
     ClientHello,
     /// TLS handshake with the client.
@@ -18,8 +20,9 @@ pub enum Phase {
 }
 
 impl Phase {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Accept,
+        Self::ProxyHeader,
         Self::ClientHello,
         Self::DownstreamHandshake,
         Self::Connect,
@@ -32,6 +35,7 @@ impl Phase {
     pub fn name(self) -> &'static str {
         match self {
             Self::Accept => "accept",
+            Self::ProxyHeader => "proxy_header",
             Self::ClientHello => "client_hello",
             Self::DownstreamHandshake => "downstream_handshake",
             Self::Connect => "connect",
@@ -54,7 +58,7 @@ pub enum Cause {
     Truncated,
     /// A time limit of the configuration passed.
     Timeout,
-    /// The peer's bytes break TLS.
+    /// The peer's bytes break TLS or the PROXY protocol.
     Protocol,
     /// The peer sent a fatal TLS alert.
     Alert,
@@ -62,6 +66,8 @@ pub enum Cause {
     Certificate,
     /// The certificate is valid, but its identity is not in `allow_identities`.
     Identity,
+    /// A PROXY header is required, and the peer is not one that may send it.
+    Untrusted,
     /// No route matches the ClientHello.
     NoRoute,
     /// A limit of the configuration refused the connection.
@@ -79,7 +85,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Finished,
         Self::Closed,
         Self::Reset,
@@ -89,6 +95,7 @@ impl Cause {
         Self::Alert,
         Self::Certificate,
         Self::Identity,
+        Self::Untrusted,
         Self::NoRoute,
         Self::Limit,
         Self::Unreachable,
@@ -111,6 +118,7 @@ impl Cause {
             Self::Alert => "alert",
             Self::Certificate => "certificate_refused",
             Self::Identity => "identity_refused",
+            Self::Untrusted => "untrusted_peer",
             Self::NoRoute => "no_route",
             Self::Limit => "limit",
             Self::Unreachable => "unreachable",

@@ -15,6 +15,8 @@ use crate::types::{Cause, End, Phase, ServerId, Side};
 /// What a connection asks of a group.
 pub struct Request<'a> {
     pub group: &'a Group,
+    /// What each server is sent first; may be empty.
+    pub proxy_header: &'a [u8],
     pub buffers: &'a Buffers,
     pub handshakes: &'a HandshakesInFlight,
     /// For one attempt: connect and TLS handshake together.
@@ -109,10 +111,7 @@ async fn attempt(
     attempts.begin(endpoint);
     let begun = Instant::now();
     let at = |end: End| with_address(end, &endpoint.address);
-    let dialled = timeout(
-        request.connect_timeout,
-        dial(&endpoint.address, &request.group.plan.socket),
-    );
+    let dialled = timeout(request.connect_timeout, open(request, endpoint));
     let socket = match dialled.await {
         Ok(Ok(socket)) => socket,
         Ok(Err(error)) => return Err(at(dial_end(&error, endpoint))),
@@ -133,6 +132,16 @@ async fn attempt(
     shaken
         .unwrap_or_else(|_| Err(timed_out(Phase::UpstreamHandshake)))
         .map_err(at)
+}
+
+/// With TLS the PROXY header goes with the ClientHello; without, the server may wait for nothing
+/// else before it speaks.
+async fn open(request: &Request<'_>, endpoint: &Endpoint) -> io::Result<Socket> {
+    let socket = dial(&endpoint.address, &request.group.plan.socket).await?;
+    if endpoint.tls.is_none() {
+        socket.send_all(request.proxy_header).await?;
+    }
+    Ok(socket)
 }
 
 /// A reset tells of a connection that was made (one that was not is refused, RFC 9293 3.10.7):
@@ -170,7 +179,8 @@ async fn shake(
     attempts.sni = endpoint.sni().map(Into::into);
     let mut engine = ClientEngine::new(endpoint.clone(), alpn).map_err(|error| refused(&error))?;
     let mut inbound = Inbound::default();
-    let mut shake = Handshake::new(&mut engine, &socket, request.buffers, &mut inbound);
+    let mut shake = Handshake::new(&mut engine, &socket, request.buffers, &mut inbound)
+        .behind(request.proxy_header);
     let shaken = shake.run().await;
     let unsent = match shaken {
         Ok(unsent) => unsent,

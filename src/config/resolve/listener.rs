@@ -9,6 +9,7 @@ use crate::config::plan::{BindAddress, ListenerPlan, Located};
 use crate::config::value::{Refusal, bind_address};
 
 use super::downstream::downstream_tls;
+use super::proxied::proxied;
 use super::routes::target;
 use super::scope::{Desk, Scope, quoted, shown};
 use super::socket::{SocketKeys, carriage, socket_options};
@@ -66,9 +67,11 @@ fn listener(
     if let (Some(name), Some(text)) = (&known, &file.name) {
         scope.note("name", quoted(name), &text.span());
     }
+    let binds = binds(scope, &file.bind);
     ListenerPlan {
         name: known.unwrap_or_else(|| format!("listener[{index}]")),
-        binds: binds(scope, &file.bind),
+        proxied: proxied(scope, &file, &binds),
+        binds,
         target: target(scope, &file, groups),
         connections_max: scope.count(&file.max_connections, &defaults::MAX_CONNECTIONS),
         backlog: scope.count(&file.backlog, &defaults::BACKLOG),

@@ -7,6 +7,7 @@ mod checks;
 mod downstream;
 mod listener;
 mod policy;
+mod proxied;
 mod routes;
 mod runtime;
 mod scope;

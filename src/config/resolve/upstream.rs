@@ -114,6 +114,7 @@ fn upstream(
             },
         ),
         carriage: carriage(scope, &file.relay_path, &file.ktls_after),
+        proxy_protocol: scope.word(&file.proxy_protocol, &defaults::UPSTREAM_PROXY_PROTOCOL),
         tls: upstream_tls(scope, file.tls, &servers),
         servers,
     }

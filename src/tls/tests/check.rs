@@ -50,6 +50,7 @@ fn plan(listener: Option<DownstreamTls>, upstream: Option<UpstreamTls>) -> Plan 
             idle_timeout: second,
             socket: SOCKET,
             carriage: CARRIAGE,
+            proxied: None,
         }],
         upstreams: vec![UpstreamPlan {
             name: "u".into(),
@@ -65,6 +66,7 @@ fn plan(listener: Option<DownstreamTls>, upstream: Option<UpstreamTls>) -> Plan 
             },
             socket: SOCKET,
             carriage: CARRIAGE,
+            proxy_protocol: None,
         }],
     }
 }
