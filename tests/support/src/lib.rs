@@ -13,6 +13,7 @@
 pub mod bridge;
 pub mod curl;
 pub mod exchange;
+pub mod haproxy;
 pub mod hello;
 mod lines;
 pub mod link;

@@ -12,6 +12,7 @@ use std::thread;
 
 use ringway_support::curl::Curl;
 use ringway_support::exchange::{Exchange, Finish};
+use ringway_support::haproxy::Haproxy;
 use ringway_support::nginx::Nginx;
 use ringway_support::openssl::{SClient, SServer};
 use ringway_support::peer::{Blackhole, ClosedPort};
@@ -159,6 +160,23 @@ fn nginx_serves_http_and_stream_to_curl() {
         .run()
         .expect_failure();
     assert!(http.access_log().contains("host=localhost"));
+}
+
+#[test]
+fn haproxy_names_curl_s_address_to_nginx() {
+    let house = House::new();
+    let http = Nginx::http(
+        "listen LISTEN proxy_protocol; location / { return 200 \"$proxy_protocol_addr\"; }",
+    );
+    let sections = format!(
+        "listen in\n    mode tcp\n    bind LISTEN ssl crt HOME/edge.pem\n    server a {} send-proxy-v2\n",
+        http.address()
+    );
+    let haproxy = Haproxy::start(&sections, &[("edge.pem", &house.edge)]);
+    Curl::get("https", "localhost", haproxy.address())
+        .verify(&house.ca.file())
+        .run()
+        .expect("127.0.0.1");
 }
 
 #[test]
