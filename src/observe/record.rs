@@ -32,7 +32,7 @@ pub struct Record {
     /// Servers tried, the serving one included.
     pub tries: u32,
     /// Why each server that was passed over was passed over, in order.
-    pub passed_over: Vec<End>,
+    pub passed_over: Box<[End]>,
     /// Server name in our ClientHello to the last server tried.
     pub upstream_sni: Option<Box<str>>,
     pub upstream_tls: Option<LegTls>,
@@ -72,7 +72,7 @@ impl Record {
             group: None,
             upstream: None,
             tries: 0,
-            passed_over: Vec::new(),
+            passed_over: Box::default(),
             upstream_sni: None,
             upstream_tls: None,
             bytes_up: 0,

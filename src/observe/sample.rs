@@ -144,7 +144,8 @@ pub(crate) fn full_record() -> Record {
             )
             .with_alert(Some(Alert(44)))
             .with_detail("revoked"),
-        ],
+        ]
+        .into(),
         upstream_sni: Some("backend.internal".into()),
         upstream_tls: Some(leg("db.example.org")),
         bytes_up: 10,

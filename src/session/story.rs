@@ -204,7 +204,7 @@ async fn reach(
 fn note(story: &mut Story<'_>, attempts: Attempts) {
     let record = story.record();
     record.tries = attempts.tries;
-    record.passed_over = attempts.passed_over;
+    record.passed_over = attempts.passed_over.into();
     record.upstream_sni = attempts.sni;
     record.upstream_tls = attempts.tls;
     record.times.connect = attempts.connect;
