@@ -427,7 +427,7 @@ fn a_server_that_accepts_and_resets_at_once_never_looks_like_a_clean_end() {
 #[test]
 fn a_clients_reset_while_the_server_shakes_hands_ends_the_connection() {
     for leg in [Leg::Plain, Leg::Tls12, Leg::Tls13] {
-        let limits = "connect_timeout = \"50s\"";
+        let limits = "upstream_handshake_timeout = \"50s\"\nnext_upstream_timeout = \"50s\"";
         let bridge = Bridge::start(ringway!(), (leg, Leg::Tls13), limits);
         let mut witness = bridge.witness();
         let mut client = bridge.client();
@@ -450,12 +450,14 @@ fn a_clients_reset_while_the_server_shakes_hands_ends_the_connection() {
     }
 }
 
+const LONG_CONNECT: &str = "connect_timeout = \"50s\"\nnext_upstream_timeout = \"50s\"";
+
 #[test]
 fn a_clients_reset_while_the_server_is_connected_ends_the_connection() {
     let house = House::new();
     for terminate in [String::new(), house.terminate()] {
         let nowhere = Blackhole::new();
-        let toml = listener("front", "back", "connect_timeout = \"50s\"", &terminate)
+        let toml = listener("front", "back", LONG_CONNECT, &terminate)
             + &upstream("back", &[nowhere.address()], "");
         let (proxy, mut bystander) = Bystander::beside(ringway!(), &toml);
         let mut client = Link::connect(proxy.address("front")).unwrap();

@@ -498,7 +498,7 @@ impl Servers {
 
     fn toml(&self, house: &House) -> String {
         let hasty = "client_hello_timeout = \"500ms\"\nhandshake_timeout = \"500ms\"\n\
-                     idle_timeout = \"500ms\"\nconnect_timeout = \"500ms\"";
+                     idle_timeout = \"500ms\"\nupstream_handshake_timeout = \"500ms\"";
         let tls = house.terminate();
         listener("edge", "echo", "", &tls)
             + &listener("hasty", "echo", hasty, &tls)

@@ -1,12 +1,13 @@
 //! What a key means when the file does not set it, the bounds it must keep, and why.
 
 mod proxied;
+mod servers;
 
 use std::time::Duration;
 
-use super::plan::{
-    Balance, CipherSuite, Group, LogFormat, PathChoice, Steering, TlsVersions, VerifyClient,
-};
+use super::plan::{CipherSuite, Group, LogFormat, PathChoice, Steering, TlsVersions, VerifyClient};
+
+pub(super) use servers::*;
 
 pub(super) use proxied::{
     PROXY_PROTOCOL, PROXY_PROTOCOL_TIMEOUT, PROXY_TRUSTED, UPSTREAM_PROXY_PROTOCOL,
@@ -179,7 +180,7 @@ pub(super) const HANDSHAKE_TIMEOUT: Setting<Duration> = Setting {
     why: "two round trips with losses on a slow link; nginx's 60s serve attackers",
 };
 
-/// One server: with three tries a client waits 15 s at most. nginx's 60 s outlast most clients.
+/// Outlasts two lost packets, as CLIENT_HELLO_TIMEOUT does. nginx's 60 s outlast most clients.
 pub(super) const CONNECT_TIMEOUT: Setting<Duration> = Setting {
     key: "connect_timeout",
     default: secs(5),
@@ -404,12 +405,6 @@ pub(super) const SESSION_TICKETS: Setting<usize> = Setting {
 };
 
 // [upstream.X]
-
-pub(super) const BALANCE: Choice<Balance> = Choice {
-    key: "balance",
-    words: &[("round-robin", Balance::RoundRobin)],
-    why: "even load without shared state",
-};
 
 pub(super) const WEIGHT: Setting<u32> = Setting {
     key: "weight",

@@ -63,6 +63,9 @@ pub(super) struct ListenerFile {
     pub(super) connect_timeout: Text,
     pub(super) idle_timeout: Text,
     pub(super) next_upstream_tries: Whole,
+    pub(super) upstream_handshake_timeout: Text,
+    pub(super) next_upstream: Texts,
+    pub(super) next_upstream_timeout: Text,
     pub(super) tcp_nodelay: Flag,
     pub(super) keepalive: Option<Spanned<FlagOrKeepalive>>,
     pub(super) tcp_user_timeout: Text,
@@ -121,6 +124,12 @@ pub(super) struct UpstreamFile {
     #[serde(default)]
     pub(super) servers: Vec<Spanned<TextOrServer>>,
     pub(super) balance: Text,
+    pub(super) max_connections: Whole,
+    pub(super) max_fails: Whole,
+    pub(super) fail_timeout: Text,
+    pub(super) slow_start: Text,
+    pub(super) queue: Whole,
+    pub(super) queue_timeout: Text,
     pub(super) resolve_ttl_min: Text,
     pub(super) resolve_ttl_max: Text,
     pub(super) tcp_nodelay: Flag,
@@ -132,11 +141,17 @@ pub(super) struct UpstreamFile {
     pub(super) tls: Option<Spanned<Table<UpstreamTlsFile>>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ServerFile {
     pub(super) address: Text,
     pub(super) weight: Whole,
+    pub(super) backup: Flag,
+    pub(super) down: Flag,
+    pub(super) max_connections: Whole,
+    pub(super) max_fails: Whole,
+    pub(super) fail_timeout: Text,
+    pub(super) slow_start: Text,
 }
 
 #[derive(Debug, Deserialize)]
@@ -189,7 +204,7 @@ pub(super) enum FlagOrKeepalive {
 #[derive(Debug)]
 pub(super) enum TextOrServer {
     Text(String),
-    Table(ServerFile),
+    Table(Box<ServerFile>),
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
@@ -296,7 +311,8 @@ impl<'de> Deserialize<'de> for TextOrServer {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<TextOrServer, A::Error> {
-                ServerFile::deserialize(MapAccessDeserializer::new(map)).map(TextOrServer::Table)
+                let table = ServerFile::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(TextOrServer::Table(Box::new(table)))
             }
         }
         deserializer.deserialize_any(Shape)

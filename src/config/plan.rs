@@ -104,10 +104,16 @@ pub struct ListenerPlan {
     pub steering: Steering,
     pub client_hello_timeout: Duration,
     pub handshake_timeout: Duration,
-    /// One attempt at one server: connect and, where configured, TLS handshake.
+    /// Opening a connection to one server.
     pub connect_timeout: Duration,
+    /// TLS handshake with one server.
+    pub upstream_handshake_timeout: Duration,
+    /// After which failures of a server the next one is tried.
+    pub next_upstream: Vec<Setback>,
     /// Servers tried for one connection.
     pub next_upstream_tries: u32,
+    /// All tries together.
+    pub next_upstream_timeout: Duration,
     /// No byte in either direction for this long ends the connection.
     pub idle_timeout: Duration,
     pub socket: SocketOptions,
@@ -376,6 +382,9 @@ pub struct UpstreamPlan {
     /// At least one.
     pub servers: Vec<ServerPlan>,
     pub balance: Balance,
+    /// Connections that may wait on each core for a server with room; 0: none does.
+    pub queue_max: usize,
+    pub queue_timeout: Duration,
     pub tls: Option<UpstreamTls>,
     pub resolve: ResolvePlan,
     pub socket: SocketOptions,
@@ -387,6 +396,24 @@ pub struct UpstreamPlan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Balance {
     RoundRobin,
+    LeastConnections,
+    RandomTwoChoices,
+    /// By the client's address.
+    HashSource,
+    /// By the server name of the ClientHello; by the client's address where there is none.
+    HashSni,
+}
+
+/// How a try at a server fails, no byte of the client sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Setback {
+    /// Refused, reset or not to be reached.
+    Refused,
+    ConnectTimeout,
+    /// TLS, by the server's words or its silence.
+    Handshake,
+    /// The server's certificate does not verify.
+    Verification,
 }
 
 #[derive(Debug, Clone)]
@@ -394,6 +421,24 @@ pub struct ServerPlan {
     pub address: Located<ServerAddress>,
     /// 1 to 65,535: share of connections relative to the others.
     pub weight: u32,
+    /// Has connections only when no other server may be tried.
+    pub backup: bool,
+    /// Has no connections at all.
+    pub down: bool,
+    /// Connections of all cores together; 0: no limit.
+    pub connections_max: u32,
+    pub health: HealthPlan,
+}
+
+/// When a server's failures take it out, and how it comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthPlan {
+    /// Failures within `fail_timeout` that take it out; 0: none does.
+    pub fails_max: u32,
+    /// Also how long it is out.
+    pub fail_timeout: Duration,
+    /// In which its share grows after a recovery; zero: it has all of it at once.
+    pub slow_start: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,12 +1,14 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::resolver::NameKey;
+use crate::net::PeerAddress;
 use crate::session::RunState;
+use crate::upstream::{Change, ServerState};
 use crate::worker::{Letter, Postbox};
 
-/// The names' addresses, and the workers who are told of them.
+/// The names' addresses and the servers that are down, and the workers who are told of them.
 #[derive(Clone, Default)]
 pub(super) struct Board {
     state: Arc<BoardLock>,
@@ -15,6 +17,7 @@ pub(super) struct Board {
 #[derive(Default)]
 struct BoardState {
     known: BTreeMap<NameKey, Arc<[SocketAddr]>>,
+    down: HashSet<(NameKey, PeerAddress)>,
     workers: BTreeMap<usize, Postbox>,
 }
 
@@ -28,6 +31,10 @@ impl Board {
     pub(super) fn publish(&self, key: NameKey, addresses: Vec<SocketAddr>) {
         self.with(|board| {
             let addresses: Arc<[SocketAddr]> = addresses.into();
+            board.down.retain(|(known, address)| {
+                let stays = |found| *address == PeerAddress::Ip(found);
+                *known != key || addresses.iter().copied().any(stays)
+            });
             board.known.insert(key, Arc::clone(&addresses));
             for postbox in board.workers.values() {
                 postbox.post(resolved(key, &addresses));
@@ -41,8 +48,31 @@ impl Board {
             for (key, addresses) in &board.known {
                 postbox.post(resolved(*key, addresses));
             }
+            for (key, address) in &board.down {
+                postbox.post(server(*key, address, ServerState::Down));
+            }
             board.workers.insert(worker, postbox);
         });
+    }
+
+    /// A worker has found out how a server is. True: it was not known, and the others are told.
+    pub(super) fn on_change(&self, worker: usize, change: &Change) -> bool {
+        let key = NameKey {
+            group: change.group,
+            server: change.server,
+        };
+        self.with(|board| {
+            let place = (key, change.address.clone());
+            let is_news = match change.state {
+                ServerState::Down => board.down.insert(place),
+                ServerState::Up => board.down.remove(&place),
+            };
+            let others = board.workers.iter().filter(|(other, _)| **other != worker);
+            for (_, postbox) in others.filter(|_| is_news) {
+                postbox.post(server(key, &change.address, change.state));
+            }
+            is_news
+        })
     }
 
     /// The worker's thread has ended.
@@ -77,6 +107,15 @@ fn resolved(key: NameKey, addresses: &Arc<[SocketAddr]>) -> Letter {
         group: key.group,
         server: key.server,
         addresses,
+    }
+}
+
+fn server(key: NameKey, address: &PeerAddress, state: ServerState) -> Letter {
+    Letter::Server {
+        group: key.group,
+        server: key.server,
+        address: address.clone(),
+        state,
     }
 }
 
@@ -117,7 +156,7 @@ mod tests {
                 let ports = addresses.iter().map(SocketAddr::port).collect();
                 (NameKey { group, server }, ports)
             }
-            Letter::Advance(state) => panic!("nobody asked for {state:?}"),
+            other => panic!("nobody asked for {other:?}"),
         };
         mailbox.received().into_iter().map(read).collect()
     }

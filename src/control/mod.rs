@@ -3,6 +3,7 @@
 mod banner;
 mod board;
 mod crew;
+mod reports;
 pub mod resolver;
 mod signals;
 mod sockets;

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until};
 use super::banner::Banner;
 use super::board::Board;
 use super::crew::{Crew, Notice, Restarts};
+use super::reports::{REPORTS_MAX, follow};
 use super::resolver::{Resolver, Source, questions};
 use super::signals::{Asked, Signals};
 use super::sockets::Sockets;
@@ -18,7 +19,8 @@ use crate::session::RunState;
 use crate::sys::{KtlsAbility, Nofile, Probe, probe, raise_nofile};
 use crate::tls::{ClientTls, KeyRing, MaterialError, ServerTls};
 use crate::types::{CoreId, ListenerId};
-use crate::worker::{Assignment, Driver, Shared, mailbox, work};
+use crate::upstream::ServerCounts;
+use crate::worker::{Assignment, Driver, Reporter, Shared, mailbox, reports, work};
 
 /// What the command line adds to the plan.
 #[derive(Debug, Clone, Copy, Default)]
@@ -208,6 +210,11 @@ fn shared(plan: &Arc<Plan>, kernel_tls: Option<KtlsAbility>) -> Result<Shared, M
         server_tls: server_tls.collect::<Result<_, _>>()?,
         client_tls: client_tls.collect::<Result<_, _>>()?,
         connections: plan.listeners.iter().map(|_| Arc::default()).collect(),
+        server_counts: plan
+            .upstreams
+            .iter()
+            .map(|upstream| Arc::new(ServerCounts::new(upstream)))
+            .collect(),
         kernel_tls,
     })
 }
@@ -270,6 +277,7 @@ impl Started {
         let listen = sockets.of_worker(worker)?;
         let (postbox, mailbox) = mailbox()?;
         self.board.enlist(worker, postbox);
+        let reporter = self.hear(worker)?;
         let (body, shared) = (self.context.body.clone(), self.context.shared.clone());
         let log = self.sink.sender();
         let (driver, cpu) = (self.context.driver, self.context.cpus[worker]);
@@ -281,11 +289,24 @@ impl Started {
                 driver,
                 listen,
                 mailbox,
+                reporter,
                 log,
                 on_ready,
             };
             body(&shared, assignment)
         })
+    }
+
+    /// A way for a worker to say how servers are, and a task that hears it.
+    fn hear(&self, worker: usize) -> std::io::Result<Reporter> {
+        let (reporter, reports) = reports(REPORTS_MAX)?;
+        let (board, plan) = (self.board.clone(), Arc::clone(&self.context.shared.plan));
+        tokio::spawn(async move {
+            if let Err(error) = follow(reports, worker, board, plan).await {
+                tracing::error!(worker, %error, "its reports of servers are not heard");
+            }
+        });
+        Ok(reporter)
     }
 
     /// Runs until a signal or `stop` ends it and every connection has drained or was closed.

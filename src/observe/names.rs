@@ -43,6 +43,7 @@ pub const FALLBACK_UP: &str = "fallback_up";
 pub const FALLBACK_DOWN: &str = "fallback_down";
 pub const CLIENT_HELLO_MS: &str = "client_hello_ms";
 pub const DOWNSTREAM_HANDSHAKE_MS: &str = "downstream_handshake_ms";
+pub const QUEUE_MS: &str = "queue_ms";
 pub const CONNECT_MS: &str = "connect_ms";
 pub const UPSTREAM_HANDSHAKE_MS: &str = "upstream_handshake_ms";
 pub const FIRST_BYTE_MS: &str = "first_byte_ms";
@@ -54,7 +55,7 @@ pub const ALERT: &str = "alert";
 pub const DETAIL: &str = "detail";
 
 /// Every field, in the order of a line.
-pub const ALL: [&str; 51] = [
+pub const ALL: [&str; 52] = [
     TIME,
     ID,
     CORE,
@@ -97,6 +98,7 @@ pub const ALL: [&str; 51] = [
     FALLBACK_DOWN,
     CLIENT_HELLO_MS,
     DOWNSTREAM_HANDSHAKE_MS,
+    QUEUE_MS,
     CONNECT_MS,
     UPSTREAM_HANDSHAKE_MS,
     FIRST_BYTE_MS,

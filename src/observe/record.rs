@@ -1,4 +1,4 @@
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -101,6 +101,15 @@ pub enum Address {
 }
 
 impl Address {
+    /// `None`: it is a unix socket's.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(address) => Some(address.ip()),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// Of a peer that nothing is known of.
     #[must_use]
     pub fn unnamed() -> Self {
@@ -129,6 +138,8 @@ pub struct Times {
     /// From accept to the end of the ClientHello.
     pub client_hello: Option<Duration>,
     pub downstream_handshake: Option<Duration>,
+    /// Waiting for a server with room.
+    pub queue: Option<Duration>,
     /// Of the last attempt, if it came to a connection.
     pub connect: Option<Duration>,
     /// Of the last attempt.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::config::{
-    AccessLog, Balance, BindAddress, Carriage, ListenerPlan, Located, LogFormat, LogPlan,
-    PathChoice, Place, Plan, ResolvePlan, RuntimePlan, ServerAddress, ServerPlan, SocketOptions,
-    Steering, Target, UpstreamPlan, Workers,
+    AccessLog, Balance, BindAddress, Carriage, HealthPlan, ListenerPlan, Located, LogFormat,
+    LogPlan, PathChoice, Place, Plan, ResolvePlan, RuntimePlan, ServerAddress, ServerPlan,
+    SocketOptions, Steering, Target, UpstreamPlan, Workers,
 };
 use crate::observe::{Address, Fallback, LegTls, Proxied, Record, RelayPath, Times, UpstreamSeen};
 use crate::types::{Alert, Cause, CoreId, End, GroupId, ListenerId, Phase, ServerId, Side};
@@ -47,7 +47,10 @@ fn listener() -> ListenerPlan {
         client_hello_timeout: Duration::from_secs(1),
         handshake_timeout: Duration::from_secs(1),
         connect_timeout: Duration::from_secs(1),
+        upstream_handshake_timeout: Duration::from_secs(1),
+        next_upstream: vec![],
         next_upstream_tries: 1,
+        next_upstream_timeout: Duration::from_secs(1),
         idle_timeout: Duration::from_secs(1),
         socket: SOCKET,
         carriage: CARRIAGE,
@@ -64,8 +67,18 @@ fn upstream() -> UpstreamPlan {
                 port: 5432,
             }),
             weight: 1,
+            backup: false,
+            down: false,
+            connections_max: 0,
+            health: HealthPlan {
+                fails_max: 1,
+                fail_timeout: Duration::from_secs(1),
+                slow_start: Duration::ZERO,
+            },
         }],
         balance: Balance::RoundRobin,
+        queue_max: 0,
+        queue_timeout: Duration::from_secs(1),
         tls: None,
         resolve: ResolvePlan {
             ttl_min: Duration::from_secs(1),
@@ -121,6 +134,7 @@ pub(crate) fn full_record() -> Record {
         times: Times {
             client_hello: millis(0, 120),
             downstream_handshake: millis(1, 250),
+            queue: millis(2, 500),
             connect: millis(0, 7),
             upstream_handshake: millis(12, 0),
             first_byte: millis(15, 999),

@@ -3,12 +3,12 @@
 use super::core::{Core, ListenerTls};
 use super::limit::{Interrupted, limit};
 use super::proxied::read_header;
-use super::route::{Known, Opening, route};
+use super::route::{Known, Opening, asked_name, route};
 use super::story::{Story, over_limit};
 use super::watch::Seat;
 use crate::config::ListenerPlan;
 use crate::net::{Buffers, Expect, Inbound, ReceiveError, Socket};
-use crate::observe::{Address, LegTls};
+use crate::observe::LegTls;
 use crate::proto::client_hello::{ClientHelloReader, NotTls, Progress};
 use crate::proto::proxy::ProxyHeader;
 use crate::proto::record::fatal_alert;
@@ -30,6 +30,13 @@ pub(super) struct Client {
     pub alpn: Option<Vec<u8>>,
     /// Of the certificate that the client showed in it.
     pub common_name: Option<String>,
+}
+
+impl Client {
+    /// The name that it asks for: by its own ClientHello, or as a trusted header tells.
+    pub(super) fn server_name(&self) -> Option<&str> {
+        asked_name(&self.opening, self.proxied.as_deref())
+    }
 }
 
 pub(super) async fn greet(
@@ -54,10 +61,7 @@ pub(super) async fn greet(
     };
     let known = Known {
         opening: &opening,
-        source: match &story.record().client {
-            Address::Ip(address) => Some(address.ip()),
-            Address::Unix(_) => None,
-        },
+        source: story.record().client.ip(),
         proxied: proxied.as_deref(),
     };
     let Some(group) = route(&plan.target, &known) else {

@@ -6,16 +6,19 @@ use super::story::Story;
 use super::watch::Seat;
 use crate::relay::{Failure, Leg, Limits, RelayEnd, Seen, relay};
 use crate::types::{Alert, Cause, End, GroupId, Phase, Side};
+use crate::upstream::Lease;
 
 /// Both sides of a connection, their handshakes done.
-pub(super) struct Legs {
+pub(super) struct Legs<'a> {
     pub client: Leg,
     pub server: Leg,
     /// The server's group.
     pub group: GroupId,
+    /// Its place there, until the connection has ended.
+    pub lease: Lease<'a>,
 }
 
-impl Legs {
+impl Legs<'_> {
     fn abort(&self) {
         self.client.socket.abort_on_close();
         self.server.socket.abort_on_close();
@@ -26,7 +29,7 @@ pub(super) async fn relaying(
     core: &Core,
     seat: &Seat<'_>,
     story: &mut Story<'_>,
-    mut legs: Box<Legs>,
+    mut legs: Box<Legs<'_>>,
 ) -> End {
     let seen = Seen::default();
     let listener = core.plan.listener(story.listener);
@@ -44,6 +47,7 @@ pub(super) async fn relaying(
     match ended {
         Ok(RelayEnd::Finished) => End::new(Cause::Finished, Phase::Relay, None),
         Ok(RelayEnd::Failed { failure, told }) => {
+            blame(&legs.lease, &failure, &seen);
             // Rare, and its state would make every connection's future larger.
             let alert = Box::pin(tell(legs, &failure, told)).await;
             // A limit is ours, whichever side met it.
@@ -63,6 +67,15 @@ pub(super) async fn relaying(
     }
 }
 
+/// A server that resets a connection which has carried nothing has not taken it. Once a byte of the
+/// client was sent the reset may be the client's doing: no stranger shall take servers out.
+fn blame(lease: &Lease<'_>, failure: &Failure, seen: &Seen) {
+    let untouched = seen.bytes_up.get() == 0 && seen.bytes_down.get() == 0;
+    if failure.side == Side::Upstream && failure.cause == Cause::Reset && untouched {
+        lease.fails(|| "relay: reset before the first byte".to_owned());
+    }
+}
+
 fn note(story: &mut Story<'_>, seen: &Seen) {
     let begun = story.begun();
     let record = story.record();
@@ -78,7 +91,7 @@ fn note(story: &mut Story<'_>, seen: &Seen) {
 /// The failing side learns why where TLS has a word for it; the other side must not take the
 /// failure for a clean end, unless its own stream had come to one before (`told`). Returns the
 /// alert that the record shows: received from the failing side, or sent to it.
-async fn tell(legs: Box<Legs>, failure: &Failure, told: bool) -> Option<Alert> {
+async fn tell(legs: Box<Legs<'_>>, failure: &Failure, told: bool) -> Option<Alert> {
     let Legs { client, server, .. } = *legs;
     let (mut failed, other) = match failure.side {
         Side::Downstream => (client, server),

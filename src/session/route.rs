@@ -54,12 +54,20 @@ fn matches(route: &RoutePlan, client: &Known<'_>) -> bool {
                 && (route.alpn.is_empty() || client.offers(route))))
 }
 
+/// The server name that a client asks for.
+pub(super) fn asked_name<'a>(
+    opening: &'a Opening,
+    proxied: Option<&'a ProxyHeader>,
+) -> Option<&'a str> {
+    match opening.hello() {
+        Some(hello) => hello.server_name.as_deref(),
+        None => proxied.and_then(|it| it.tlvs.authority.as_deref()),
+    }
+}
+
 impl Known<'_> {
     fn asks_for(&self, route: &RoutePlan) -> bool {
-        let name = match self.opening.hello() {
-            Some(hello) => hello.server_name.as_deref(),
-            None => self.proxied.and_then(|it| it.tlvs.authority.as_deref()),
-        };
+        let name = asked_name(self.opening, self.proxied);
         name.is_some_and(|name| route.server_names.iter().any(|it| it.matches(name)))
     }
 

@@ -12,7 +12,7 @@ use crate::observe::{Address, Record, UpstreamSeen};
 use crate::proto::record::fatal_alert;
 use crate::relay::Leg;
 use crate::types::{Alert, Cause, End, GroupId, ListenerId, Phase, Side};
-use crate::upstream::{Attempts, Request, connect};
+use crate::upstream::{Attempts, Group, Lease, Request, connect};
 
 /// Serves one accepted connection to its end, and writes its record.
 pub async fn serve(core: Rc<Core>, listener: ListenerId, accepted: Accepted) {
@@ -118,12 +118,12 @@ async fn run(core: &Core, seat: &Seat<'_>, story: &mut Story<'_>, socket: Socket
 }
 
 /// All that comes before the first byte is relayed: both legs, or why not.
-async fn settle(
-    core: &Core,
+async fn settle<'a>(
+    core: &'a Core,
     seat: &Seat<'_>,
     story: &mut Story<'_>,
     socket: Socket,
-) -> Result<Box<Legs>, End> {
+) -> Result<Box<Legs<'a>>, End> {
     if !story.entered.admitted {
         socket.abort_on_close();
         return Err(over_limit(
@@ -134,10 +134,15 @@ async fn settle(
     let mut client = greet(core, seat, story, socket).await?;
     let server = reach(core, seat, story, &client).await;
     match server {
-        Ok((group, server)) => Ok(Box::new(Legs {
+        Ok(Reached {
+            group,
+            server,
+            lease,
+        }) => Ok(Box::new(Legs {
             client: client.leg,
             server,
             group,
+            lease,
         })),
         Err(end) => {
             let told = turn_away(&mut client, Alert::INTERNAL_ERROR).await;
@@ -163,12 +168,19 @@ async fn turn_away(client: &mut Client, alert: Alert) -> Option<Alert> {
     }
 }
 
-async fn reach(
-    core: &Core,
+/// A server, ready for the client's bytes.
+struct Reached<'a> {
+    group: GroupId,
+    server: Leg,
+    lease: Lease<'a>,
+}
+
+async fn reach<'a>(
+    core: &'a Core,
     seat: &Seat<'_>,
     story: &mut Story<'_>,
     client: &Client,
-) -> Result<(GroupId, Leg), End> {
+) -> Result<Reached<'a>, End> {
     let plan = core.plan.listener(story.listener);
     let group = client.group;
     story.record().group = Some(group);
@@ -180,8 +192,8 @@ async fn reach(
         proxy_header: proxy_header.as_deref().unwrap_or_default(),
         buffers: &core.tools.buffers,
         handshakes: &core.handshakes,
-        connect_timeout: plan.connect_timeout,
-        tries_max: plan.next_upstream_tries,
+        listener: plan,
+        key: key(core.group(group), story, client),
         alpn: client.alpn.as_deref(),
         keep_secrets: core.keeps_secrets(core.group(group).plan.carriage),
     };
@@ -198,11 +210,21 @@ async fn reach(
     let connected =
         connected.unwrap_or_else(|cut| Err(interrupted(cut, phase, "connect_timeout")))?;
     let server = Leg::new(connected.socket, connected.inbound, connected.tls);
-    Ok((group, server))
+    Ok(Reached {
+        group,
+        server,
+        lease: connected.lease,
+    })
+}
+
+/// What the group's strategy may hash.
+fn key(group: &Group, story: &mut Story<'_>, client: &Client) -> u64 {
+    group.key(story.record().client.ip(), client.server_name())
 }
 
 fn note(story: &mut Story<'_>, attempts: Attempts) {
     let record = story.record();
+    record.times.queue = attempts.queued();
     record.tries = attempts.tries;
     record.passed_over = attempts.passed_over.into();
     record.upstream_sni = attempts.sni;

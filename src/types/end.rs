@@ -74,7 +74,7 @@ pub enum Cause {
     Limit,
     /// The server refused the connection, or could not be reached.
     Unreachable,
-    /// No server of the group was left to try, or none has an address.
+    /// No server of the group could be tried: without an address, down, or full.
     NoServer,
     /// The drain time was over, or a second signal came.
     Shutdown,

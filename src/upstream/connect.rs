@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use monoio::time::timeout;
 
-use super::group::{Endpoint, Group};
+use super::group::{Asked, Endpoint, Group};
+use super::lease::Lease;
+use super::roster::Lack;
+use crate::config::{ListenerPlan, Setback};
 use crate::net::{Buffers, Inbound, PeerAddress, Socket, dial};
 use crate::observe::LegTls;
 use crate::tls::{
@@ -13,15 +16,16 @@ use crate::tls::{
 use crate::types::{Cause, End, Phase, ServerId, Side};
 
 /// What a connection asks of a group.
-pub struct Request<'a> {
-    pub group: &'a Group,
+pub struct Request<'a, 'g> {
+    pub group: &'g Group,
     /// What each server is sent first; may be empty.
     pub proxy_header: &'a [u8],
     pub buffers: &'a Buffers,
     pub handshakes: &'a HandshakesInFlight,
-    /// For one attempt: connect and TLS handshake together.
-    pub connect_timeout: Duration,
-    pub tries_max: u32,
+    /// Its limits.
+    pub listener: &'a ListenerPlan,
+    /// What the group's strategy hashes: see [`Group::key`].
+    pub key: u64,
     /// What the listener agreed on with the client.
     pub alpn: Option<&'a [u8]>,
     /// So that the leg can be handed to kernel TLS.
@@ -40,6 +44,11 @@ pub struct Attempts {
     pub handshake: Option<Duration>,
     /// Server name that the last server's ClientHello carried.
     pub sni: Option<Box<str>>,
+    waited: Duration,
+    /// It waits for a server with room since then.
+    waits_since: Option<Instant>,
+    /// When all tries together have taken too long.
+    deadline: Option<Instant>,
 }
 
 impl Attempts {
@@ -58,13 +67,29 @@ impl Attempts {
             None => Phase::Connect,
         }
     }
+
+    /// The time in the queue; `None`: it was not in one.
+    #[must_use]
+    pub fn queued(&self) -> Option<Duration> {
+        let waiting = self.waits_since.map_or(Duration::ZERO, |it| it.elapsed());
+        Some(self.waited + waiting).filter(|waited| !waited.is_zero())
+    }
 }
 
 /// A leg to a server, ready for the client's bytes.
-pub struct Connected {
+pub struct Connected<'a> {
     pub socket: Socket,
     pub inbound: Inbound,
     pub tls: Option<TlsLeg>,
+    /// To be held while the connection lives.
+    pub lease: Lease<'a>,
+}
+
+/// A connection, before it has its lease.
+struct Reached {
+    socket: Socket,
+    inbound: Inbound,
+    tls: Option<TlsLeg>,
 }
 
 /// Tries the group's servers in turn until one takes the connection.
@@ -72,71 +97,228 @@ pub struct Connected {
 /// No byte of the client is sent before this returns, so trying again is always safe.
 ///
 /// # Errors
-/// The end of the last attempt, or `NoServer` when there was none to try.
-pub async fn connect(request: &Request<'_>, attempts: &mut Attempts) -> Result<Connected, End> {
+/// The end of the last attempt; where there was none to try, why.
+pub async fn connect<'g>(
+    request: &Request<'_, 'g>,
+    attempts: &mut Attempts,
+) -> Result<Connected<'g>, End> {
     let mut tried: Vec<Rc<Endpoint>> = Vec::new();
     loop {
-        let next = if attempts.tries < request.tries_max {
-            request.group.next(&tried)
-        } else {
-            None
+        let lease = match lease(request, &tried, attempts).await {
+            Ok(lease) => lease,
+            Err(end) => return Err(attempts.passed_over.pop().unwrap_or(end)),
         };
-        let Some(endpoint) = next else {
-            return Err(attempts
-                .passed_over
-                .pop()
-                .unwrap_or_else(|| no_server(request.group)));
+        let refused = match attempt(request, &lease, attempts).await {
+            Ok(reached) => {
+                lease.works();
+                return Ok(Connected {
+                    socket: reached.socket,
+                    inbound: reached.inbound,
+                    tls: reached.tls,
+                    lease,
+                });
+            }
+            Err(refused) => refused,
         };
-        match attempt(request, &endpoint, attempts).await {
-            Ok(connected) => return Ok(connected),
-            Err(end) => attempts.passed_over.push(end),
+        if !goes_on(request, &lease, &refused, attempts) {
+            return Err(refused.end);
         }
-        tried.push(endpoint);
+        attempts.passed_over.push(refused.end);
+        tried.push(Rc::clone(lease.endpoint()));
     }
 }
 
-fn no_server(group: &Group) -> End {
-    let words = format!(
-        "no server of upstream \"{}\" has an address",
-        group.plan.name
-    );
+/// Why an attempt came to nothing.
+struct Refused {
+    end: End,
+    /// `None`: the server is not to blame.
+    setback: Option<Setback>,
+}
+
+impl From<End> for Refused {
+    fn from(end: End) -> Self {
+        let setback = setback(&end);
+        Self { end, setback }
+    }
+}
+
+/// Blames the server, if it is to blame. True: the next one may be tried.
+fn goes_on(
+    request: &Request<'_, '_>,
+    lease: &Lease<'_>,
+    refused: &Refused,
+    attempts: &Attempts,
+) -> bool {
+    let Some(setback) = refused.setback else {
+        return false;
+    };
+    lease.fails(|| in_words(&refused.end));
+    let listener = request.listener;
+    let has_time = attempts.deadline.is_none_or(|it| Instant::now() < it);
+    has_time
+        && attempts.tries < listener.next_upstream_tries
+        && listener.next_upstream.contains(&setback)
+}
+
+/// How a server has failed; `None`: what went wrong is ours, or would go wrong with any other.
+fn setback(end: &End) -> Option<Setback> {
+    match (end.phase, end.cause) {
+        (Phase::Connect, Cause::Timeout) => Some(Setback::ConnectTimeout),
+        (Phase::Connect, Cause::Unreachable | Cause::Reset) => Some(Setback::Refused),
+        (Phase::UpstreamHandshake, Cause::Certificate | Cause::Identity) => {
+            Some(Setback::Verification)
+        }
+        (
+            Phase::UpstreamHandshake,
+            Cause::Timeout
+            | Cause::Protocol
+            | Cause::Alert
+            | Cause::Closed
+            | Cause::Reset
+            | Cause::Truncated,
+        ) => Some(Setback::Handshake),
+        _ => None,
+    }
+}
+
+/// "connect: unreachable: 127.0.0.1:80: Connection refused"
+pub(super) fn in_words(end: &End) -> String {
+    let detail = end.detail.as_deref().unwrap_or_default();
+    format!("{}: {}: {detail}", end.phase.name(), end.cause.name())
+}
+
+/// A place at the server whose turn it is, waited for where the group has a queue.
+async fn lease<'g>(
+    request: &Request<'_, 'g>,
+    tried: &[Rc<Endpoint>],
+    attempts: &mut Attempts,
+) -> Result<Lease<'g>, End> {
+    let group = request.group;
+    let asked = Asked {
+        key: request.key,
+        tried,
+    };
+    match group.pick(&asked) {
+        Ok(lease) => Ok(lease),
+        // Rare, and its state would make every connection's future larger.
+        Err(Lack::AllFull) if group.plan.queue_max > 0 => {
+            Box::pin(queued(group, &asked, attempts)).await
+        }
+        Err(lack) => Err(no_server(group, lack)),
+    }
+}
+
+async fn queued<'a>(
+    group: &'a Group,
+    asked: &Asked<'_>,
+    attempts: &mut Attempts,
+) -> Result<Lease<'a>, End> {
+    let begun = Instant::now();
+    attempts.waits_since = Some(begun);
+    let waited = timeout(group.plan.queue_timeout, group.queued(asked)).await;
+    attempts.waits_since = None;
+    attempts.waited += begun.elapsed();
+    match waited {
+        Ok(Some(Ok(lease))) => Ok(lease),
+        Ok(Some(Err(lack))) => Err(no_server(group, lack)),
+        Ok(None) => Err(no_server_because(group, "is full, and so is its queue")),
+        Err(_) => {
+            let end = End::new(Cause::Timeout, Phase::Connect, None);
+            Err(end.with_detail("queue_timeout"))
+        }
+    }
+}
+
+fn no_server(group: &Group, lack: Lack) -> End {
+    let why = match lack {
+        Lack::NoAddress => "has no server with an address",
+        Lack::AllDown => "has all servers down in its configuration",
+        Lack::AllFull => "is full: all servers have max_connections",
+        Lack::AllTried => "has no server left to try",
+    };
+    no_server_because(group, why)
+}
+
+fn no_server_because(group: &Group, why: &str) -> End {
+    let words = format!("upstream \"{}\" {why}", group.plan.name);
     End::new(Cause::NoServer, Phase::Connect, None).with_detail(words)
 }
 
+/// A limit of one step of an attempt, and the key that it has its length from.
+struct StepLimit {
+    length: Duration,
+    key: &'static str,
+}
+
+impl StepLimit {
+    fn new(length: Duration, key: &'static str, now: Instant, deadline: Instant) -> Self {
+        let left = deadline.saturating_duration_since(now);
+        if left < length {
+            return Self {
+                length: left,
+                key: "next_upstream_timeout",
+            };
+        }
+        Self { length, key }
+    }
+
+    /// A server that had less than its own time is not to blame.
+    fn passed(&self, phase: Phase, own: &'static str, address: &PeerAddress) -> Refused {
+        let end = with_address(upstream_end(Cause::Timeout, phase, self.key), address);
+        let setback = setback(&end).filter(|_| self.key == own);
+        Refused { end, setback }
+    }
+}
+
+const CONNECT_TIMEOUT: &str = "connect_timeout";
+const HANDSHAKE_TIMEOUT: &str = "upstream_handshake_timeout";
+
 async fn attempt(
-    request: &Request<'_>,
-    endpoint: &Endpoint,
+    request: &Request<'_, '_>,
+    lease: &Lease<'_>,
     attempts: &mut Attempts,
-) -> Result<Connected, End> {
+) -> Result<Reached, Refused> {
+    let (endpoint, begun) = (lease.endpoint(), lease.begun());
+    let listener = request.listener;
     attempts.begin(endpoint);
-    let begun = Instant::now();
-    let at = |end: End| with_address(end, &endpoint.address);
-    let dialled = timeout(request.connect_timeout, open(request, endpoint));
+    let end = begun + listener.next_upstream_timeout;
+    let deadline = *attempts.deadline.get_or_insert(end);
+    let limit = StepLimit::new(listener.connect_timeout, CONNECT_TIMEOUT, begun, deadline);
+    let dialled = timeout(limit.length, open(request, endpoint));
+    let at = |end: End| Refused::from(with_address(end, &endpoint.address));
     let socket = match dialled.await {
         Ok(Ok(socket)) => socket,
         Ok(Err(error)) => return Err(at(dial_end(&error, endpoint))),
-        Err(_) => return Err(at(timed_out(Phase::Connect))),
+        Err(_) => return Err(limit.passed(Phase::Connect, CONNECT_TIMEOUT, &endpoint.address)),
     };
     let connected = begun.elapsed();
     attempts.connect = Some(connected);
     let Some(tls) = &endpoint.tls else {
-        return Ok(Connected {
+        return Ok(Reached {
             socket,
             inbound: Inbound::default(),
             tls: None,
         });
     };
-    let left = request.connect_timeout.saturating_sub(connected);
-    let shaken = timeout(left, shake(request, socket, tls, attempts)).await;
+    let now = begun + connected;
+    let own = listener.upstream_handshake_timeout;
+    let limit = StepLimit::new(own, HANDSHAKE_TIMEOUT, now, deadline);
+    // In a box of its own: plain connections should not carry what a handshake needs.
+    let shaken = Box::pin(shake(request, socket, tls, attempts));
+    let shaken = timeout(limit.length, shaken).await;
     attempts.handshake = Some(begun.elapsed().saturating_sub(connected));
-    shaken
-        .unwrap_or_else(|_| Err(timed_out(Phase::UpstreamHandshake)))
-        .map_err(at)
+    match shaken {
+        Ok(shaken) => shaken.map_err(at),
+        Err(_) => {
+            let phase = Phase::UpstreamHandshake;
+            Err(limit.passed(phase, HANDSHAKE_TIMEOUT, &endpoint.address))
+        }
+    }
 }
 
 /// With TLS the PROXY header goes with the ClientHello; without, the server may wait for nothing
 /// else before it speaks.
-async fn open(request: &Request<'_>, endpoint: &Endpoint) -> io::Result<Socket> {
+async fn open(request: &Request<'_, '_>, endpoint: &Endpoint) -> io::Result<Socket> {
     let socket = dial(&endpoint.address, &request.group.plan.socket).await?;
     if endpoint.tls.is_none() {
         socket.send_all(request.proxy_header).await?;
@@ -152,17 +334,28 @@ fn dial_end(error: &io::Error, endpoint: &Endpoint) -> End {
             (Cause::Reset, Phase::UpstreamHandshake)
         }
         io::ErrorKind::ConnectionReset => (Cause::Reset, Phase::Connect),
+        _ if is_ours(error) => {
+            return End::new(Cause::System, Phase::Connect, None).with_detail(error.to_string());
+        }
         _ => (Cause::Unreachable, Phase::Connect),
     };
     upstream_end(cause, phase, error)
 }
 
+/// Out of files or memory: no server is to blame, and none would fare better.
+fn is_ours(error: &io::Error) -> bool {
+    const OURS: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
+    error
+        .raw_os_error()
+        .is_some_and(|code| OURS.contains(&code))
+}
+
 async fn shake(
-    request: &Request<'_>,
+    request: &Request<'_, '_>,
     socket: Socket,
     endpoint: &tls::Endpoint,
     attempts: &mut Attempts,
-) -> Result<Connected, End> {
+) -> Result<Reached, End> {
     let Some(group_tls) = request.group.tls() else {
         return Err(End::new(Cause::Internal, Phase::UpstreamHandshake, None));
     };
@@ -193,7 +386,7 @@ async fn shake(
     let peer = group_tls.peer(engine.common().peer_certificates(), &engine.bound());
     attempts.tls = Some(describe_leg(engine.common(), &peer));
     let tls = establish(engine, unsent, request.keep_secrets).map_err(|error| refused(&error))?;
-    Ok(Connected {
+    Ok(Reached {
         socket,
         inbound,
         tls: Some(tls),
@@ -212,12 +405,57 @@ fn upstream_end(cause: Cause, phase: Phase, detail: impl ToString) -> End {
     End::new(cause, phase, Some(Side::Upstream)).with_detail(detail.to_string())
 }
 
-fn timed_out(phase: Phase) -> End {
-    upstream_end(Cause::Timeout, phase, "connect_timeout")
-}
-
 fn with_address(end: End, address: &PeerAddress) -> End {
     let detail = end.detail.as_deref().unwrap_or_default();
     let words = format!("{address}: {detail}");
     end.with_detail(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_has_done_wrong_is_told_from_what_is_ours() {
+        let upstream = Some(Side::Upstream);
+        let of = |phase, cause| setback(&End::new(cause, phase, upstream));
+        let (connect, handshake) = (Phase::Connect, Phase::UpstreamHandshake);
+        for (phase, cause, expected) in [
+            (connect, Cause::Unreachable, Some(Setback::Refused)),
+            (connect, Cause::Reset, Some(Setback::Refused)),
+            (connect, Cause::Timeout, Some(Setback::ConnectTimeout)),
+            (connect, Cause::System, None),
+            (handshake, Cause::Timeout, Some(Setback::Handshake)),
+            (handshake, Cause::Closed, Some(Setback::Handshake)),
+            (handshake, Cause::Reset, Some(Setback::Handshake)),
+            (handshake, Cause::Protocol, Some(Setback::Handshake)),
+            (handshake, Cause::Alert, Some(Setback::Handshake)),
+            (handshake, Cause::Certificate, Some(Setback::Verification)),
+            (handshake, Cause::Identity, Some(Setback::Verification)),
+            (handshake, Cause::Limit, None),
+            (handshake, Cause::Internal, None),
+            (Phase::Relay, Cause::Reset, None),
+        ] {
+            assert_eq!(of(phase, cause), expected, "{phase:?} {cause:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_had_less_than_its_own_time_is_not_blamed() {
+        let now = Instant::now();
+        let (second, address) = (
+            Duration::from_secs(1),
+            PeerAddress::Unix(std::sync::Arc::new("/x".into())),
+        );
+        let of = |deadline| StepLimit::new(2 * second, CONNECT_TIMEOUT, now, deadline);
+        let whole = of(now + 3 * second);
+        assert_eq!((whole.length, whole.key), (2 * second, CONNECT_TIMEOUT));
+        let refused = whole.passed(Phase::Connect, CONNECT_TIMEOUT, &address);
+        assert_eq!(refused.setback, Some(Setback::ConnectTimeout));
+        let cut = of(now + second);
+        assert_eq!((cut.length, cut.key), (second, "next_upstream_timeout"));
+        let refused = cut.passed(Phase::Connect, CONNECT_TIMEOUT, &address);
+        assert_eq!((refused.setback, refused.end.cause), (None, Cause::Timeout));
+        assert_eq!(of(now).length, Duration::ZERO);
+    }
 }

@@ -1,28 +1,66 @@
-use std::cell::RefCell;
-use std::net::SocketAddr;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::balance::RoundRobin;
-use crate::config::{ServerAddress, UpstreamPlan};
+use monoio::time::timeout;
+
+use super::balance::{Chance, MEMBERS_MAX, identity};
+use super::health::{Event, Health, ServerState};
+use super::lease::Lease;
+use super::places::ServerCounts;
+use super::queue::Queue;
+use super::roster::{Lack, Member, Places, Roster};
+use crate::config::{Balance, ServerAddress, UpstreamPlan};
 use crate::net::PeerAddress;
 use crate::tls::{self, ClientTls, MaterialError};
-use crate::types::{CoreId, ServerId};
+use crate::types::{CoreId, GroupId, ServerId};
 
-/// One core's view of an upstream group: the addresses of its servers, whose turn it is, and the
-/// TLS sessions that may be resumed.
+/// One core's view of an upstream group: the addresses of its servers, whose turn it is, how they
+/// are, who waits for them, and the TLS sessions that may be resumed.
 pub struct Group {
     pub plan: Arc<UpstreamPlan>,
+    id: GroupId,
     tls: Option<Arc<ClientTls>>,
     core: CoreId,
+    counts: Arc<ServerCounts>,
+    tell: Tell,
+    queue: Queue,
     members: RefCell<Members>,
 }
 
-#[derive(Default)]
+/// What a group is built from.
+pub struct GroupParts {
+    pub id: GroupId,
+    pub plan: Arc<UpstreamPlan>,
+    pub tls: Option<Arc<ClientTls>>,
+    pub core: CoreId,
+    /// Shared by all cores.
+    pub counts: Arc<ServerCounts>,
+    pub tell: Tell,
+}
+
+/// Takes what this core has found out, and never waits.
+pub type Tell = Rc<dyn Fn(Change)>;
+
+/// A server is not what it was, as one core has found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub group: GroupId,
+    pub server: ServerId,
+    pub address: PeerAddress,
+    pub state: ServerState,
+    /// In words, for the log.
+    pub reason: Box<str>,
+}
+
 struct Members {
     endpoints: Vec<Rc<Endpoint>>,
-    weights: Vec<u32>,
-    rotation: RoundRobin,
+    roster: Roster,
+    chance: Chance,
 }
 
 /// One address of a server, and how TLS is spoken there.
@@ -31,23 +69,49 @@ pub struct Endpoint {
     pub address: PeerAddress,
     /// Holds this core's sessions with this address.
     pub tls: Option<tls::Endpoint>,
+    /// Its number among the group's members now; `None`: it is gone.
+    member: Cell<Option<usize>>,
 }
+
+/// Who has a connection's turn is asked with this.
+pub struct Asked<'a> {
+    /// What the strategy hashes: see [`Group::key`].
+    pub key: u64,
+    pub tried: &'a [Rc<Endpoint>],
+}
+
+/// How often the first in the queue looks for places that other cores give back: often enough that
+/// nobody sees it, seldom enough that it costs nothing.
+const QUEUE_LOOK: Duration = Duration::from_millis(10);
 
 impl Group {
     /// Servers that are names have no endpoint until [`resolved`](Self::resolved) gives them one.
     ///
     /// # Errors
     /// A server name that TLS cannot ask for.
-    pub fn new(
-        plan: Arc<UpstreamPlan>,
-        tls: Option<Arc<ClientTls>>,
-        core: CoreId,
-    ) -> Result<Self, MaterialError> {
-        let group = Self {
+    pub fn new(parts: GroupParts) -> Result<Self, MaterialError> {
+        let GroupParts {
+            id,
             plan,
             tls,
             core,
-            members: RefCell::default(),
+            counts,
+            tell,
+        } = parts;
+        let members = Members {
+            endpoints: Vec::new(),
+            roster: Roster::new(plan.balance, Vec::new(), 0),
+            chance: Chance::new(RandomState::new().build_hasher().finish()),
+        };
+        let group = Self {
+            queue: Queue::new(plan.queue_max),
+            plan,
+            id,
+            tls,
+            core,
+            counts,
+            tell,
+            members: RefCell::new(members),
         };
         let mut endpoints = Vec::new();
         for (index, server) in group.plan.servers.iter().enumerate() {
@@ -62,7 +126,7 @@ impl Group {
         Ok(group)
     }
 
-    /// A name has new addresses. Endpoints that stay keep their sessions.
+    /// A name has new addresses. Endpoints that stay keep their sessions and their health.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -84,22 +148,116 @@ impl Group {
         Ok(())
     }
 
-    /// The next endpoint that is not among `tried`.
+    /// What a strategy that hashes goes by. 0 where it does not.
     #[must_use]
-    pub fn next(&self, tried: &[Rc<Endpoint>]) -> Option<Rc<Endpoint>> {
+    pub fn key(&self, source: Option<IpAddr>, server_name: Option<&str>) -> u64 {
+        let of_source = || match source.map(|it| it.to_canonical()) {
+            Some(IpAddr::V4(source)) => identity(&source.octets()),
+            Some(IpAddr::V6(source)) => identity(&source.octets()),
+            None => identity(b"unix"),
+        };
+        match (self.plan.balance, server_name) {
+            (Balance::HashSni, Some(name)) => {
+                let name = name.strip_suffix('.').unwrap_or(name);
+                identity(name.to_ascii_lowercase().as_bytes())
+            }
+            (Balance::HashSource | Balance::HashSni, _) => of_source(),
+            _ => 0,
+        }
+    }
+
+    /// A place at the server whose turn it is.
+    ///
+    /// # Errors
+    /// Why there is none. Where others wait already, they come first: [`Lack::AllFull`].
+    pub fn pick(&self, asked: &Asked<'_>) -> Result<Lease<'_>, Lack> {
+        if self.queue.is_empty() {
+            self.pick_now(asked)
+        } else {
+            Err(Lack::AllFull)
+        }
+    }
+
+    /// The same, by way of the queue. `None`: that is full. Does not end by itself.
+    pub async fn queued(&self, asked: &Asked<'_>) -> Option<Result<Lease<'_>, Lack>> {
+        let ticket = self.queue.join()?;
+        loop {
+            if ticket.is_first() {
+                // Rung or not, it looks.
+                let _ = timeout(QUEUE_LOOK, ticket.rung()).await;
+            } else {
+                ticket.rung().await;
+            }
+            match self.pick_now(asked) {
+                Err(Lack::AllFull) if asked.tried.is_empty() => {}
+                // There may be room at a server that this one has tried.
+                Err(Lack::AllFull) => ticket.pass_on(),
+                done => return Some(done),
+            }
+        }
+    }
+
+    fn pick_now(&self, asked: &Asked<'_>) -> Result<Lease<'_>, Lack> {
+        let now = Instant::now();
         let Members {
             endpoints,
-            weights,
-            rotation,
+            roster,
+            chance,
         } = &mut *self.members.borrow_mut();
-        let open = |index: usize| {
-            !tried
-                .iter()
-                .any(|other| Rc::ptr_eq(other, &endpoints[index]))
+        let tried = asked.tried.iter().filter_map(|it| it.member.get());
+        let tried: Vec<usize> = tried.collect();
+        let draw = match self.plan.balance {
+            Balance::HashSource | Balance::HashSni => asked.key,
+            Balance::RandomTwoChoices => chance.draw(),
+            Balance::RoundRobin | Balance::LeastConnections => 0,
         };
-        rotation
-            .next(weights, open)
-            .map(|index| Rc::clone(&endpoints[index]))
+        let places = GroupPlaces {
+            endpoints,
+            counts: &self.counts,
+        };
+        let member = roster.pick(now, draw, &tried, &places)?;
+        Ok(Lease::new(self, Rc::clone(&endpoints[member]), now))
+    }
+
+    /// What a connection to `endpoint` has met. Cores that do not know it yet are told.
+    pub(super) fn on(&self, endpoint: &Endpoint, event: Event, reason: impl FnOnce() -> String) {
+        let Some(member) = endpoint.member.get() else {
+            return;
+        };
+        let now = Instant::now();
+        let changed = self.members.borrow_mut().roster.on(member, event, now);
+        if let Some(state) = changed {
+            (self.tell)(Change {
+                group: self.id,
+                server: endpoint.server,
+                address: endpoint.address.clone(),
+                state,
+                reason: reason().into(),
+            });
+        }
+    }
+
+    /// A connection to `endpoint` is over, or came to nothing.
+    pub(super) fn release(&self, endpoint: &Endpoint) {
+        let has_room = self.counts.give_back(endpoint.server);
+        if let Some(member) = endpoint.member.get() {
+            self.members.borrow_mut().roster.release(member);
+        }
+        if has_room {
+            self.queue.ring();
+        }
+    }
+
+    /// Another core has found out, or the control thread.
+    pub fn told(&self, server: ServerId, address: &PeerAddress, state: ServerState) {
+        let Members {
+            endpoints, roster, ..
+        } = &mut *self.members.borrow_mut();
+        let known = |it: &Rc<Endpoint>| it.server == server && it.address == *address;
+        if let Some(member) = endpoints.iter().position(known) {
+            // Who told it tells the others.
+            let _ = roster.on(member, Event::Told(state), Instant::now());
+        }
     }
 
     #[must_use]
@@ -122,17 +280,74 @@ impl Group {
             server,
             address,
             tls,
+            member: Cell::new(None),
         }))
     }
 
-    fn replace(&self, endpoints: Vec<Rc<Endpoint>>) {
-        let weight =
-            |endpoint: &Rc<Endpoint>| self.plan.servers[usize::from(endpoint.server.0)].weight;
-        let mut members = self.members.borrow_mut();
-        let weights: Vec<u32> = endpoints.iter().map(weight).collect();
-        members.rotation.restart(&weights, usize::from(self.core.0));
-        members.weights = weights;
-        members.endpoints = endpoints;
+    /// Members that stay are as they were; a balancer's turns begin anew.
+    fn replace(&self, mut endpoints: Vec<Rc<Endpoint>>) {
+        if endpoints.len() > MEMBERS_MAX {
+            tracing::warn!(
+                core = %self.core, group = self.plan.name,
+                "only {MEMBERS_MAX} of {} addresses are used", endpoints.len()
+            );
+            endpoints.truncate(MEMBERS_MAX);
+        }
+        let before = &mut *self.members.borrow_mut();
+        let mut twins: HashMap<u64, u64> = HashMap::new();
+        let mut members = Vec::with_capacity(endpoints.len());
+        for endpoint in &endpoints {
+            let mut member = self.member(endpoint, &before.roster);
+            let twin = twins.entry(member.identity).or_default();
+            member.identity = member.identity.wrapping_add(*twin);
+            *twin += 1;
+            members.push(member);
+        }
+        for endpoint in &before.endpoints {
+            endpoint.member.set(None);
+        }
+        for (number, endpoint) in endpoints.iter().enumerate() {
+            endpoint.member.set(Some(number));
+        }
+        before.roster = Roster::new(self.plan.balance, members, usize::from(self.core.0));
+        before.endpoints = endpoints;
+    }
+
+    fn member(&self, endpoint: &Endpoint, before: &Roster) -> Member {
+        let plan = &self.plan.servers[usize::from(endpoint.server.0)];
+        let (health, active) = match endpoint.member.get() {
+            Some(member) => {
+                let before = before.member(member);
+                (before.health, before.active)
+            }
+            None => (Health::default(), 0),
+        };
+        let name = format!("{} {}", plan.address.value, endpoint.address);
+        Member {
+            weight: plan.weight,
+            backup: plan.backup,
+            down: plan.down,
+            plan: plan.health,
+            identity: identity(name.as_bytes()),
+            health,
+            active,
+        }
+    }
+}
+
+/// The places of a group's servers, by the number of the member.
+struct GroupPlaces<'a> {
+    endpoints: &'a [Rc<Endpoint>],
+    counts: &'a ServerCounts,
+}
+
+impl Places for GroupPlaces<'_> {
+    fn take(&self, member: usize) -> bool {
+        self.counts.take(self.endpoints[member].server)
+    }
+
+    fn is_free(&self, member: usize) -> bool {
+        self.counts.is_free(self.endpoints[member].server)
     }
 }
 
@@ -155,7 +370,15 @@ mod tests {
         let plan = parse("x.toml", text).into_plan().unwrap();
         let upstream = plan.upstreams[0].clone();
         let tls = ClientTls::new(upstream.tls.as_ref().unwrap()).unwrap();
-        Group::new(Arc::new(upstream), Some(Arc::new(tls)), core).unwrap()
+        Group::new(GroupParts {
+            id: GroupId(0),
+            counts: Arc::new(ServerCounts::new(&upstream)),
+            plan: Arc::new(upstream),
+            tls: Some(Arc::new(tls)),
+            core,
+            tell: Rc::new(|_| ()),
+        })
+        .unwrap()
     }
 
     const NAME: ServerId = ServerId(1);
@@ -169,11 +392,17 @@ mod tests {
         group.resolved(NAME, &addresses).unwrap();
     }
 
+    fn turn(group: &Group) -> String {
+        let asked = Asked { key: 0, tried: &[] };
+        let lease = group.pick(&asked).ok().unwrap();
+        lease.endpoint().address.to_string()
+    }
+
     /// Each endpoint that had a turn in the next `turns`, and how many it had.
     fn turns(group: &Group, turns: usize) -> Vec<(String, usize)> {
         let mut seen: Vec<(String, usize)> = Vec::new();
         for _ in 0..turns {
-            let address = group.next(&[]).unwrap().address.to_string();
+            let address = turn(group);
             match seen.iter_mut().find(|(known, _)| *known == address) {
                 Some((_, count)) => *count += 1,
                 None => seen.push((address, 1)),
@@ -253,7 +482,7 @@ mod tests {
         let first = |core| {
             let group = group(CoreId(core));
             resolved(&group, &["10.0.0.2:2"]);
-            group.next(&[]).unwrap().address.to_string()
+            turn(&group)
         };
         assert_eq!(first(0), "10.0.0.2:2");
         assert_ne!(first(1), first(0));

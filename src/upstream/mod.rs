@@ -1,8 +1,17 @@
-//! Groups of servers: which one is next, and a connection to it.
+//! Groups of servers: which one is next, how they are, and a connection to one of them.
 
-mod balance;
+pub mod balance;
 mod connect;
 mod group;
+mod health;
+mod lease;
+mod places;
+mod queue;
+mod roster;
 
 pub use connect::{Attempts, Connected, Request, connect};
-pub use group::{Endpoint, Group};
+pub use group::{Asked, Change, Endpoint, Group, GroupParts, Tell};
+pub use health::{Event, Health, ServerState};
+pub use lease::Lease;
+pub use places::ServerCounts;
+pub use roster::{Lack, Member, Places, Roster};

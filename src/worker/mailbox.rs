@@ -10,9 +10,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use rustix::net::{SendFlags, send};
 
-use crate::net::Socket;
+use crate::net::{PeerAddress, Socket};
 use crate::session::RunState;
 use crate::types::{GroupId, ServerId};
+use crate::upstream::ServerState;
 
 /// What a core is told.
 #[derive(Debug, Clone)]
@@ -22,6 +23,13 @@ pub enum Letter {
         group: GroupId,
         server: ServerId,
         addresses: Arc<[SocketAddr]>,
+    },
+    /// A server is down, or up, as another core has found or a check of it.
+    Server {
+        group: GroupId,
+        server: ServerId,
+        address: PeerAddress,
+        state: ServerState,
     },
     /// Drain, or close.
     Advance(RunState),

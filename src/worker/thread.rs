@@ -1,3 +1,4 @@
+use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,6 +11,7 @@ use monoio::time::sleep;
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 
 use super::mailbox::{Inbox, Letter, Mailbox};
+use super::reports::Reporter;
 use super::serve::accept;
 use crate::config::Plan;
 use crate::net::{Listening, PeerAddress};
@@ -17,8 +19,8 @@ use crate::observe::RecordSender;
 use crate::session::{Core, ListenerState, ListenerTls, Parts, RunState};
 use crate::sys::{KtlsAbility, RingFeatures, ring_builder};
 use crate::tls::{ClientTls, MaterialError, ServerTls};
-use crate::types::{CoreId, ListenerId};
-use crate::upstream::Group;
+use crate::types::{CoreId, GroupId, ListenerId};
+use crate::upstream::{Group, GroupParts, ServerCounts, Tell};
 
 /// What all cores are built from: made once, never changed.
 pub struct Shared {
@@ -29,6 +31,8 @@ pub struct Shared {
     pub client_tls: Vec<Option<Arc<ClientTls>>>,
     /// By listener: its connections on all cores.
     pub connections: Vec<Arc<AtomicUsize>>,
+    /// By upstream group: connections of its servers on all cores.
+    pub server_counts: Vec<Arc<ServerCounts>>,
     /// What the kernel's TLS can do, if it has one.
     pub kernel_tls: Option<KtlsAbility>,
 }
@@ -41,6 +45,7 @@ pub struct Assignment {
     pub driver: Driver,
     pub listen: Vec<Listen>,
     pub mailbox: Mailbox,
+    pub reporter: Reporter,
     pub log: RecordSender,
     /// Called when every listening socket accepts.
     pub on_ready: Box<dyn FnOnce() + Send>,
@@ -108,11 +113,12 @@ async fn run(shared: &Shared, assignment: Assignment) -> Result<(), WorkerError>
         id,
         listen,
         mailbox,
+        reporter,
         log,
         on_ready,
         ..
     } = assignment;
-    let core = Rc::new(core(shared, id, log).map_err(WorkerError::Material)?);
+    let core = Rc::new(core(shared, id, log, reporter).map_err(WorkerError::Material)?);
     for Listen {
         listener,
         fd,
@@ -129,7 +135,12 @@ async fn run(shared: &Shared, assignment: Assignment) -> Result<(), WorkerError>
         .map_err(WorkerError::Socket)
 }
 
-fn core(shared: &Shared, id: CoreId, log: RecordSender) -> Result<Core, MaterialError> {
+fn core(
+    shared: &Shared,
+    id: CoreId,
+    log: RecordSender,
+    reporter: Reporter,
+) -> Result<Core, MaterialError> {
     let plan = Arc::clone(&shared.plan);
     let listener_tls = shared.server_tls.iter().map(|tls| {
         tls.as_ref().map(|tls| ListenerTls {
@@ -144,11 +155,22 @@ fn core(shared: &Shared, id: CoreId, log: RecordSender) -> Result<Core, Material
             connections: Arc::clone(connections),
         })
         .collect();
-    let groups = plan
-        .upstreams
-        .iter()
-        .zip(&shared.client_tls)
-        .map(|(upstream, tls)| Group::new(Arc::new(upstream.clone()), tls.clone(), id))
+    let reporter = RefCell::new(reporter);
+    let tell: Tell = Rc::new(move |change| reporter.borrow_mut().report(change));
+    let upstreams = (0..).map(GroupId).zip(&plan.upstreams);
+    let shared_parts = shared.client_tls.iter().zip(&shared.server_counts);
+    let groups = upstreams
+        .zip(shared_parts)
+        .map(|((group, upstream), (tls, counts))| {
+            Group::new(GroupParts {
+                id: group,
+                plan: Arc::new(upstream.clone()),
+                tls: tls.clone(),
+                core: id,
+                counts: Arc::clone(counts),
+                tell: Rc::clone(&tell),
+            })
+        })
         .collect::<Result<_, _>>()?;
     Ok(Core::new(Parts {
         id,
@@ -196,6 +218,12 @@ async fn read_letters(core: &Rc<Core>, inbox: &Inbox) -> io::Result<()> {
 fn follow(core: &Core, letter: Letter) {
     match letter {
         Letter::Advance(state) => core.watch.advance(state),
+        Letter::Server {
+            group,
+            server,
+            address,
+            state,
+        } => core.group(group).told(server, &address, state),
         Letter::Resolved {
             group,
             server,
@@ -222,7 +250,7 @@ mod tests {
     use crate::net::{bind, local_address};
     use crate::observe::SinkHandle;
     use crate::sys::probe;
-    use crate::worker::mailbox;
+    use crate::worker::{mailbox, reports};
 
     /// Listener `sound`, and listener `broken`, whose group the core will not have.
     fn plan(server: &Address, log: &Path) -> Arc<Plan> {
@@ -242,6 +270,7 @@ mod tests {
             plan: Arc::clone(plan),
             server_tls: vec![None, None],
             client_tls: vec![None],
+            server_counts: vec![Arc::new(ServerCounts::new(&plan.upstreams[0]))],
             connections: vec![Arc::default(), Arc::default()],
             kernel_tls: None,
         }
@@ -270,6 +299,7 @@ mod tests {
             driver: probe().ring.map_or(Driver::Epoll, Driver::Ring),
             listen,
             mailbox,
+            reporter: reports(1).unwrap().0,
             log,
             on_ready: Box::new(|| ()),
         }

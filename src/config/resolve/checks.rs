@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::config::diagnostic::Diagnostic;
-use crate::config::plan::{BindAddress, ListenerPlan, Located, Plan, ServerAddress, Target};
+use crate::config::plan::{
+    Balance, BindAddress, ListenerPlan, Located, Plan, ServerAddress, Target,
+};
 use crate::types::GroupId;
 
 use super::scope::Desk;
@@ -15,6 +17,7 @@ pub(super) fn whole_file(desk: &mut Desk<'_>, plan: &Plan, groups: &Groups) {
     wildcards_overlap(desk, plan);
     no_loops(desk, plan);
     tls_in_tls(desk, plan);
+    names_are_seen(desk, plan);
     if desk.lost.is_empty() {
         upstreams_are_used(desk, groups);
     }
@@ -172,6 +175,29 @@ fn tls_in_tls(desk: &mut Desk<'_>, plan: &Plan) {
             .cure(
                 "add [listener.tls] to terminate TLS first, or take the upstream's tls table out",
             ),
+        );
+    }
+}
+
+/// Without TLS or routes nobody reads the ClientHello that the strategy goes by.
+fn names_are_seen(desk: &mut Desk<'_>, plan: &Plan) {
+    for listener in &plan.listeners {
+        let (Target::Group(group), None, Some(bind)) =
+            (&listener.target, &listener.tls, listener.binds.first())
+        else {
+            continue;
+        };
+        let group = plan.upstreams.get(usize::from(group.0));
+        let Some(group) = group.filter(|group| group.balance == Balance::HashSni) else {
+            continue;
+        };
+        desk.diagnostics.push(
+            Diagnostic::warning(format!(
+                "listener `{}` reads no server name for `balance = \"hash-sni\"` of upstream `{}`: the client's address is hashed",
+                listener.name, group.name
+            ))
+            .at_place(&bind.place)
+            .cure("add [listener.tls] or a [[listener.route]], or write \"hash-source\""),
         );
     }
 }

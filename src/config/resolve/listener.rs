@@ -9,6 +9,7 @@ use crate::config::plan::{BindAddress, ListenerPlan, Located};
 use crate::config::value::{Refusal, bind_address};
 
 use super::downstream::downstream_tls;
+use super::members::next_upstream;
 use super::proxied::proxied;
 use super::routes::target;
 use super::scope::{Desk, Scope, quoted, shown};
@@ -80,7 +81,16 @@ fn listener(
             .duration(&file.client_hello_timeout, &defaults::CLIENT_HELLO_TIMEOUT),
         handshake_timeout: scope.duration(&file.handshake_timeout, &defaults::HANDSHAKE_TIMEOUT),
         connect_timeout: scope.duration(&file.connect_timeout, &defaults::CONNECT_TIMEOUT),
+        upstream_handshake_timeout: scope.duration(
+            &file.upstream_handshake_timeout,
+            &defaults::UPSTREAM_HANDSHAKE_TIMEOUT,
+        ),
+        next_upstream: next_upstream(scope, &file.next_upstream),
         next_upstream_tries: scope.count(&file.next_upstream_tries, &defaults::NEXT_UPSTREAM_TRIES),
+        next_upstream_timeout: scope.duration(
+            &file.next_upstream_timeout,
+            &defaults::NEXT_UPSTREAM_TIMEOUT,
+        ),
         idle_timeout: scope.duration(&file.idle_timeout, &defaults::IDLE_TIMEOUT),
         socket: socket_options(
             scope,

@@ -6,6 +6,7 @@
 mod checks;
 mod downstream;
 mod listener;
+mod members;
 mod policy;
 mod proxied;
 mod routes;

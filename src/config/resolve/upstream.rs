@@ -7,7 +7,7 @@ use toml::Spanned;
 use crate::config::defaults;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::file::{
-    OneOrMany, Table, Text, TextOrServer, Texts, UpstreamFile, UpstreamTlsFile,
+    OneOrMany, ServerFile, Table, Text, TextOrServer, Texts, UpstreamFile, UpstreamTlsFile,
 };
 use crate::config::keys;
 use crate::config::plan::{
@@ -18,6 +18,7 @@ use crate::config::value::{Refusal, alpn_protocol, server_address, tls_server_na
 use crate::types::GroupId;
 
 use super::listener::plain_name;
+use super::members::{ServerLimits, given_switch, group_limits, queue, someone_serves};
 use super::policy::{PolicyKeys, tls_policy};
 use super::scope::{Desk, Scope, located, quoted, shown};
 use super::socket::{SocketKeys, carriage, socket_options};
@@ -100,10 +101,14 @@ fn upstream(
     if let Err(refusal) = plain_name(name.get_ref()) {
         scope.refuse(refusal, name.span());
     }
-    let servers = servers(scope, &file.servers);
+    let limits = group_limits(scope, &file);
+    let servers = servers(scope, &file.servers, limits);
+    let (queue_max, queue_timeout) = queue(scope, &file, &servers);
     UpstreamPlan {
         name: name.get_ref().clone(),
         balance: scope.word(&file.balance, &defaults::BALANCE),
+        queue_max,
+        queue_timeout,
         resolve: resolve_plan(scope, &file),
         socket: socket_options(
             scope,
@@ -120,7 +125,11 @@ fn upstream(
     }
 }
 
-fn servers(scope: &mut Scope<'_, '_>, files: &[Spanned<TextOrServer>]) -> Vec<ServerPlan> {
+fn servers(
+    scope: &mut Scope<'_, '_>,
+    files: &[Spanned<TextOrServer>],
+    limits: ServerLimits,
+) -> Vec<ServerPlan> {
     if files.is_empty() {
         scope.missing(
             "servers",
@@ -138,7 +147,7 @@ fn servers(scope: &mut Scope<'_, '_>, files: &[Spanned<TextOrServer>]) -> Vec<Se
     let mut servers: Vec<ServerPlan> = Vec::new();
     for (index, file) in files.iter().take(SERVERS_MAX).enumerate() {
         let inner = &mut scope.inner(&format!("servers[{index}]"), file.span());
-        let Some(server) = server(inner, file) else {
+        let Some(server) = server(inner, file, limits) else {
             continue;
         };
         let twin = |known: &ServerPlan| known.address.value == server.address.value;
@@ -154,14 +163,20 @@ fn servers(scope: &mut Scope<'_, '_>, files: &[Spanned<TextOrServer>]) -> Vec<Se
         }
         servers.push(server);
     }
+    someone_serves(scope, &servers);
     servers
 }
 
-fn server(scope: &mut Scope<'_, '_>, file: &Spanned<TextOrServer>) -> Option<ServerPlan> {
-    let (text, span, weight) = match file.get_ref() {
-        TextOrServer::Text(text) => (text, file.span(), &None),
+fn server(
+    scope: &mut Scope<'_, '_>,
+    file: &Spanned<TextOrServer>,
+    limits: ServerLimits,
+) -> Option<ServerPlan> {
+    let plain = ServerFile::default();
+    let (text, span, table) = match file.get_ref() {
+        TextOrServer::Text(text) => (text, file.span(), &plain),
         TextOrServer::Table(table) => match &table.address {
-            Some(address) => (address.get_ref(), address.span(), &table.weight),
+            Some(address) => (address.get_ref(), address.span(), table.as_ref()),
             None => {
                 scope.missing(
                     "address",
@@ -183,7 +198,11 @@ fn server(scope: &mut Scope<'_, '_>, file: &Spanned<TextOrServer>) -> Option<Ser
     scope.note("address", quoted(&address.to_string()), &span);
     Some(ServerPlan {
         address: located(address, span),
-        weight: scope.count(weight, &defaults::WEIGHT),
+        weight: scope.count(&table.weight, &defaults::WEIGHT),
+        backup: given_switch(scope, &table.backup, &defaults::BACKUP),
+        down: given_switch(scope, &table.down, &defaults::DOWN),
+        connections_max: limits.connections_max(scope, table),
+        health: limits.health(scope, table),
     })
 }
 

@@ -2,9 +2,10 @@ use super::openssl;
 use super::pki::{Leaf, self_signed};
 use super::*;
 use crate::config::{
-    AccessLog, Balance, Carriage, CertificatePlan, Diagnostic, Keepalive, ListenerPlan, LogFormat,
-    LogPlan, PathChoice, Plan, ResolvePlan, RuntimePlan, ServerAddress, ServerPlan, Severity,
-    SocketOptions, Steering, Target, Trust, UpstreamAlpn, UpstreamPlan, UpstreamTls, Workers,
+    AccessLog, Balance, Carriage, CertificatePlan, Diagnostic, HealthPlan, Keepalive, ListenerPlan,
+    LogFormat, LogPlan, PathChoice, Plan, ResolvePlan, RuntimePlan, ServerAddress, ServerPlan,
+    Severity, SocketOptions, Steering, Target, Trust, UpstreamAlpn, UpstreamPlan, UpstreamTls,
+    Workers,
 };
 use crate::tls::inspect::inspect_at;
 use crate::types::GroupId;
@@ -46,7 +47,10 @@ fn plan(listener: Option<DownstreamTls>, upstream: Option<UpstreamTls>) -> Plan 
             client_hello_timeout: second,
             handshake_timeout: second,
             connect_timeout: second,
+            upstream_handshake_timeout: second,
+            next_upstream: vec![],
             next_upstream_tries: 1,
+            next_upstream_timeout: second,
             idle_timeout: second,
             socket: SOCKET,
             carriage: CARRIAGE,
@@ -57,8 +61,18 @@ fn plan(listener: Option<DownstreamTls>, upstream: Option<UpstreamTls>) -> Plan 
             servers: vec![ServerPlan {
                 address: located(ServerAddress::Unix("/run/x.sock".into())),
                 weight: 1,
+                backup: false,
+                down: false,
+                connections_max: 0,
+                health: HealthPlan {
+                    fails_max: 1,
+                    fail_timeout: second,
+                    slow_start: Duration::ZERO,
+                },
             }],
             balance: Balance::RoundRobin,
+            queue_max: 0,
+            queue_timeout: second,
             tls: upstream,
             resolve: ResolvePlan {
                 ttl_min: second,
