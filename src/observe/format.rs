@@ -165,7 +165,7 @@ fn write_times(times: &Times, line: &mut impl Line) {
     ];
     for (name, took) in phases {
         if let Some(took) = took {
-            line.millis(name, took);
+            line.millis(name, took.into());
         }
     }
     line.millis(names::TOTAL_MS, times.total);

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::types::{CoreId, End, GroupId, ListenerId, ServerId};
+use crate::types::{CoreId, Elapsed, End, GroupId, ListenerId, ServerId};
 
 /// One connection's story: made at accept, filled by each phase, finished by value.
 ///
@@ -136,16 +136,16 @@ pub struct Proxied {
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Times {
     /// From accept to the end of the ClientHello.
-    pub client_hello: Option<Duration>,
-    pub downstream_handshake: Option<Duration>,
+    pub client_hello: Option<Elapsed>,
+    pub downstream_handshake: Option<Elapsed>,
     /// Waiting for a server with room.
-    pub queue: Option<Duration>,
+    pub queue: Option<Elapsed>,
     /// Of the last attempt, if it came to a connection.
-    pub connect: Option<Duration>,
+    pub connect: Option<Elapsed>,
     /// Of the last attempt.
-    pub upstream_handshake: Option<Duration>,
+    pub upstream_handshake: Option<Elapsed>,
     /// From accept to the first application byte sent to the client.
-    pub first_byte: Option<Duration>,
+    pub first_byte: Option<Elapsed>,
     /// From accept to the end.
     pub total: Duration,
 }
@@ -254,3 +254,6 @@ impl Fallback {
         }
     }
 }
+
+/// Each connection holds one while it lives. The allocator's next size is 128 bytes more.
+const _: () = assert!(size_of::<Record>() <= 512);

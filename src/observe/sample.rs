@@ -116,7 +116,7 @@ pub(crate) fn bare_record() -> Record {
 
 /// A connection of which everything is known.
 pub(crate) fn full_record() -> Record {
-    let millis = |ms, us| Some(Duration::from_millis(ms) + Duration::from_micros(us));
+    let millis = |ms, us| Some((Duration::from_millis(ms) + Duration::from_micros(us)).into());
     Record {
         id: (3 << 48) | 0x2a,
         core: CoreId(3),

@@ -117,7 +117,7 @@ async fn open(
     let read = limit(seat, plan.client_hello_timeout, read).await;
     let read = read
         .unwrap_or_else(|cut| Err(interrupted(cut, story.phase, "client_hello_timeout").into()));
-    story.record().times.client_hello = Some(story.begun().elapsed());
+    story.record().times.client_hello = Some(story.begun().elapsed().into());
     let opening = match read {
         Ok(opening) => opening,
         Err(refusal) => return Err(refusal.tell(socket, story.phase).await),
@@ -290,7 +290,7 @@ async fn handshake(
     let mut engine = ServerEngine::new(tls.config.clone()).map_err(|error| internal(&error))?;
     let mut shake = Handshake::new(&mut engine, &socket, &core.tools.buffers, &mut inbound);
     let shaken = limit(seat, plan.handshake_timeout, shake.run()).await;
-    story.record().times.downstream_handshake = Some(begun.elapsed());
+    story.record().times.downstream_handshake = Some(begun.elapsed().into());
     let unsent = match shaken {
         Ok(Ok(unsent)) => unsent,
         Ok(Err(error)) => {

@@ -85,7 +85,10 @@ fn note(story: &mut Story<'_>, seen: &Seen) {
     record.path_down = seen.path_down.get();
     record.fallback_up = seen.fallback_up.get();
     record.fallback_down = seen.fallback_down.get();
-    record.times.first_byte = seen.first_byte.get().map(|at| at.duration_since(begun));
+    record.times.first_byte = seen
+        .first_byte
+        .get()
+        .map(|at| at.duration_since(begun).into());
 }
 
 /// The failing side learns why where TLS has a word for it; the other side must not take the

@@ -224,13 +224,13 @@ fn key(group: &Group, story: &mut Story<'_>, client: &Client) -> u64 {
 
 fn note(story: &mut Story<'_>, attempts: Attempts) {
     let record = story.record();
-    record.times.queue = attempts.queued();
+    record.times.queue = attempts.queued().map(Into::into);
     record.tries = attempts.tries;
     record.passed_over = attempts.passed_over.into();
     record.upstream_sni = attempts.sni;
     record.upstream_tls = attempts.tls;
-    record.times.connect = attempts.connect;
-    record.times.upstream_handshake = attempts.handshake;
+    record.times.connect = attempts.connect.map(Into::into);
+    record.times.upstream_handshake = attempts.handshake.map(Into::into);
     record.upstream = attempts.last.map(|(server, peer)| UpstreamSeen {
         server,
         address: address(peer),

@@ -6,7 +6,7 @@ mod end;
 mod ids;
 
 pub use alert::Alert;
-pub use clock::{UnixSeconds, unix_now};
+pub use clock::{Elapsed, UnixSeconds, unix_now};
 pub use end::{Cause, End, Phase};
 pub use ids::{CoreId, Direction, GroupId, ListenerId, ServerId, Side};
 
