@@ -100,7 +100,7 @@ pub(crate) async fn start_with(
     let probe = probe();
     let driver = driver(&probe, options)?;
     let cpus = cpus(&plan.runtime.workers, &allowed_cpus())?;
-    let shared = Arc::new(shared(&plan, probe.ktls.ok())?);
+    let shared = Arc::new(shared(&plan, cpus.len(), probe.ktls.ok())?);
     let nofile = raise_nofile(descriptors(&plan, cpus.len()));
     let sockets = Sockets::bind(&plan, cpus.len()).await.map_err(system)?;
     let sink = SinkHandle::spawn(Arc::clone(&plan)).map_err(system)?;
@@ -190,7 +190,11 @@ fn cpus(workers: &Workers, allowed: &[usize]) -> Result<Vec<Option<usize>>, Star
     }
 }
 
-fn shared(plan: &Arc<Plan>, kernel_tls: Option<KtlsAbility>) -> Result<Shared, MaterialError> {
+fn shared(
+    plan: &Arc<Plan>,
+    workers: usize,
+    kernel_tls: Option<KtlsAbility>,
+) -> Result<Shared, MaterialError> {
     let server_tls = plan.listeners.iter().map(|listener| {
         let Some(tls) = &listener.tls else {
             return Ok(None);
@@ -213,7 +217,7 @@ fn shared(plan: &Arc<Plan>, kernel_tls: Option<KtlsAbility>) -> Result<Shared, M
         server_counts: plan
             .upstreams
             .iter()
-            .map(|upstream| Arc::new(ServerCounts::new(upstream)))
+            .map(|upstream| Arc::new(ServerCounts::new(upstream, workers)))
             .collect(),
         kernel_tls,
     })

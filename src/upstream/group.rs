@@ -171,16 +171,25 @@ impl Group {
     /// # Errors
     /// Why there is none. Where others wait already, they come first: [`Lack::AllFull`].
     pub fn pick(&self, asked: &Asked<'_>) -> Result<Lease<'_>, Lack> {
-        if self.queue.is_empty() {
-            self.pick_now(asked)
-        } else {
-            Err(Lack::AllFull)
+        let has_queue = self.plan.queue_max > 0;
+        if has_queue && (!self.queue.is_empty() || self.is_late(Instant::now())) {
+            return Err(Lack::AllFull);
         }
+        self.pick_now(asked)
+    }
+
+    /// Somebody on another core waits for longer: a place that is free is not taken before it
+    /// has looked, else the core that has the places would keep them.
+    fn is_late(&self, since: Instant) -> bool {
+        self.counts.waits_longer(self.core, since)
     }
 
     /// The same, by way of the queue. `None`: that is full. Does not end by itself.
     pub async fn queued(&self, asked: &Asked<'_>) -> Option<Result<Lease<'_>, Lack>> {
+        // Dropped after the ticket, so that it sees who is first then.
+        let _front = Front { group: self };
         let ticket = self.queue.join()?;
+        self.note_front();
         loop {
             if ticket.is_first() {
                 // Rung or not, it looks.
@@ -243,9 +252,14 @@ impl Group {
         if let Some(member) = endpoint.member.get() {
             self.members.borrow_mut().roster.release(member);
         }
-        if has_room {
+        let since = self.queue.since();
+        if has_room && since.is_some_and(|since| !self.is_late(since)) {
             self.queue.ring();
         }
+    }
+
+    fn note_front(&self) {
+        self.counts.note_front(self.core, self.queue.since());
     }
 
     /// Another core has found out, or the control thread.
@@ -335,6 +349,17 @@ impl Group {
     }
 }
 
+/// Tells the other cores on drop since when the first of the queue waits.
+struct Front<'a> {
+    group: &'a Group,
+}
+
+impl Drop for Front<'_> {
+    fn drop(&mut self) {
+        self.group.note_front();
+    }
+}
+
 /// The places of a group's servers, by the number of the member.
 struct GroupPlaces<'a> {
     endpoints: &'a [Rc<Endpoint>],
@@ -372,7 +397,7 @@ mod tests {
         let tls = ClientTls::new(upstream.tls.as_ref().unwrap()).unwrap();
         Group::new(GroupParts {
             id: GroupId(0),
-            counts: Arc::new(ServerCounts::new(&upstream)),
+            counts: Arc::new(ServerCounts::new(&upstream, 1)),
             plan: Arc::new(upstream),
             tls: Some(Arc::new(tls)),
             core,
@@ -484,7 +509,7 @@ mod tests {
             resolved(&group, &["10.0.0.2:2"]);
             turn(&group)
         };
-        assert_eq!(first(0), "10.0.0.2:2");
+        assert_eq!(first(0), "10.0.0.1:1");
         assert_ne!(first(1), first(0));
     }
 }

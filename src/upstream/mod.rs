@@ -8,6 +8,8 @@ mod lease;
 mod places;
 mod queue;
 mod roster;
+#[cfg(test)]
+mod simulation;
 
 pub use connect::{Attempts, Connected, Request, connect};
 pub use group::{Asked, Change, Endpoint, Group, GroupParts, Tell};

@@ -1,16 +1,23 @@
 //! Connections of each server on all cores together, where they are limited.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::config::UpstreamPlan;
-use crate::types::ServerId;
+use crate::types::{CoreId, ServerId};
 
 /// One count for each server of a group, shared by the cores and touched twice a connection
 /// (docs/decisions/0007-shared-counts.md). Servers without a limit are not counted.
 #[derive(Debug)]
 pub struct ServerCounts {
     servers: Vec<Count>,
+    /// By core: since when the first of its queue waits, in microseconds after `begun`; 0: nobody.
+    fronts: Vec<AtomicU64>,
+    begun: Instant,
 }
+
+/// Cores look for places every 10 ms: who waits for longer than two looks more has been outrun.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
 struct Count {
@@ -21,7 +28,7 @@ struct Count {
 
 impl ServerCounts {
     #[must_use]
-    pub fn new(plan: &UpstreamPlan) -> Self {
+    pub fn new(plan: &UpstreamPlan, cores: usize) -> Self {
         let count = |max| Count {
             connections: AtomicU32::new(0),
             max,
@@ -29,7 +36,29 @@ impl ServerCounts {
         let servers = plan.servers.iter();
         Self {
             servers: servers.map(|it| count(it.connections_max)).collect(),
+            fronts: (0..cores).map(|_| AtomicU64::new(0)).collect(),
+            begun: Instant::now(),
         }
+    }
+
+    /// The first of this core's queue waits since then.
+    pub(super) fn note_front(&self, core: CoreId, since: Option<Instant>) {
+        if let Some(front) = self.fronts.get(usize::from(core.0)) {
+            front.store(since.map_or(0, |it| self.micros(it)), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether somebody on another core waits for clearly longer than `since`.
+    pub(super) fn waits_longer(&self, core: CoreId, since: Instant) -> bool {
+        let limit = self.micros(since.checked_sub(PATIENCE).unwrap_or(self.begun));
+        let others = self.fronts.iter().enumerate();
+        let mut others = others.filter(|(other, _)| *other != usize::from(core.0));
+        others.any(|(_, front)| (1..limit).contains(&front.load(Ordering::Relaxed)))
+    }
+
+    fn micros(&self, at: Instant) -> u64 {
+        let passed = at.saturating_duration_since(self.begun).as_micros();
+        u64::try_from(passed).unwrap_or(u64::MAX).max(1)
     }
 
     /// Never more than the limit, on however many cores: who finds it reached adds nothing.
@@ -78,6 +107,8 @@ mod tests {
         };
         let counts = Arc::new(ServerCounts {
             servers: vec![count],
+            fronts: Vec::new(),
+            begun: Instant::now(),
         });
         let inside = Arc::new(AtomicU32::new(0));
         let threads: Vec<_> = (0..4)
@@ -102,5 +133,25 @@ mod tests {
         assert!(taken >= 20_000, "who is alone always finds one: {taken}");
         assert!(counts.is_free(ServerId(0)));
         assert_eq!(counts.servers[0].connections.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_core_whose_first_waits_longer_is_seen_by_the_others_alone() {
+        let begun = Instant::now();
+        let counts = ServerCounts {
+            servers: Vec::new(),
+            fronts: (0..2).map(|_| AtomicU64::new(0)).collect(),
+            begun,
+        };
+        let (one, other) = (CoreId(0), CoreId(1));
+        let later = begun + 10 * PATIENCE;
+        assert!(!counts.waits_longer(other, later), "nobody waits");
+        counts.note_front(one, Some(begun));
+        assert!(counts.waits_longer(other, later));
+        assert!(!counts.waits_longer(one, later), "its own do not count");
+        assert!(!counts.waits_longer(other, begun + PATIENCE / 2));
+        counts.note_front(one, None);
+        assert!(!counts.waits_longer(other, later));
+        counts.note_front(CoreId(9), Some(begun));
     }
 }

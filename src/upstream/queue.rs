@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 /// The waiting connections of a group.
 #[derive(Debug)]
@@ -17,6 +18,7 @@ pub(super) struct Queue {
 #[derive(Debug)]
 struct Waiting {
     ticket: u64,
+    since: Instant,
     /// It should look whether there is room now.
     rung: bool,
     waker: Option<Waker>,
@@ -42,6 +44,11 @@ impl Queue {
         self.waiting.borrow().is_empty()
     }
 
+    /// Since when the first waits.
+    pub(super) fn since(&self) -> Option<Instant> {
+        self.waiting.borrow().front().map(|it| it.since)
+    }
+
     /// `None`: as many wait as may.
     pub(super) fn join(&self) -> Option<Ticket<'_>> {
         let mut waiting = self.waiting.borrow_mut();
@@ -52,6 +59,7 @@ impl Queue {
         self.tickets.set(number + 1);
         waiting.push_back(Waiting {
             ticket: number,
+            since: Instant::now(),
             rung: false,
             waker: None,
         });

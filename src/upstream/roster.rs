@@ -51,6 +51,9 @@ const LOOKS: usize = 16;
 #[derive(Debug)]
 pub struct Roster {
     members: Vec<Seat>,
+    /// Connections of each on this core: apart, so that a pick among members that are all well
+    /// looks at no seat.
+    active: Vec<u32>,
     main: Balancer,
     /// `None`: there are no backups.
     backup: Option<Balancer>,
@@ -95,6 +98,7 @@ impl Roster {
         let backup = members.iter().any(|it| it.backup).then(|| balancer(true));
         let count = members.len();
         let mut roster = Self {
+            active: members.iter().map(|it| it.active).collect(),
             out: members.iter().filter(|it| !it.health.is_up()).count(),
             members: members.into_iter().map(seat).collect(),
             main,
@@ -107,9 +111,13 @@ impl Roster {
         roster
     }
 
+    /// A member as it is now.
     #[must_use]
-    pub fn member(&self, member: usize) -> &Member {
-        &self.members[member].member
+    pub fn member(&self, member: usize) -> Member {
+        Member {
+            active: self.active[member],
+            ..self.members[member].member.clone()
+        }
     }
 
     /// The member that has the next connection, with its place taken. `draw` is for the strategy:
@@ -169,21 +177,19 @@ impl Roster {
 
     /// A connection has ended; its place was given back before.
     pub fn release(&mut self, member: usize) {
-        let seat = &mut self.members[member];
-        seat.member.active = seat.member.active.saturating_sub(1);
-        let active = seat.member.active;
+        let active = self.active[member].saturating_sub(1);
+        self.active[member] = active;
         self.balancer(member).load(member, active);
-        if self.members[member].full {
+        if !self.full.is_empty() && self.members[member].full {
             self.full.retain(|it| *it != member);
             self.set_full(member, false);
         }
     }
 
     fn engage(&mut self, member: usize, now: Instant) {
-        let seat = &mut self.members[member];
-        seat.member.active += 1;
-        let active = seat.member.active;
-        if !seat.member.health.is_up() {
+        self.active[member] += 1;
+        let active = self.active[member];
+        if self.out > 0 && !self.members[member].member.health.is_up() {
             let _ = self.on(member, Event::Picked, now);
         }
         self.balancer(member).load(member, active);

@@ -270,7 +270,7 @@ mod tests {
             plan: Arc::clone(plan),
             server_tls: vec![None, None],
             client_tls: vec![None],
-            server_counts: vec![Arc::new(ServerCounts::new(&plan.upstreams[0]))],
+            server_counts: vec![Arc::new(ServerCounts::new(&plan.upstreams[0], 1))],
             connections: vec![Arc::default(), Arc::default()],
             kernel_tls: None,
         }

@@ -8,6 +8,7 @@
     reason = "a benchmark that cannot begin has nothing else to say"
 )]
 
+mod balance;
 mod config;
 mod fixture;
 mod handshake;

@@ -1,14 +1,18 @@
 //! The member with the least key, found at once; any member's key may change at any time.
 
-const ABSENT: usize = usize::MAX;
+const ABSENT: u16 = u16::MAX;
 
-/// A binary heap that knows where each member stands in it. Members that are out have no place.
+/// Children of a node: four make half as many levels as two, and stand side by side in memory,
+/// of which a large group that is seldom asked finds nothing in a cache.
+const CHILDREN: usize = 4;
+
+/// A heap that knows where each member stands in it. Members that are out have no place.
 #[derive(Debug)]
 pub(super) struct MemberHeap<K> {
     /// Keys and members, the least first.
-    heap: Vec<(K, usize)>,
+    heap: Vec<(K, u16)>,
     /// Each member's index in `heap`.
-    places: Vec<usize>,
+    places: Vec<u16>,
 }
 
 impl<K: Ord + Copy> MemberHeap<K> {
@@ -23,17 +27,12 @@ impl<K: Ord + Copy> MemberHeap<K> {
     pub(super) fn set(&mut self, member: usize, key: K) {
         let place = match self.places[member] {
             ABSENT => {
-                self.heap.push((key, member));
+                self.heap.push((key, short(member)));
                 self.heap.len() - 1
             }
-            place => {
-                self.heap[place].0 = key;
-                place
-            }
+            place => usize::from(place),
         };
-        self.places[member] = place;
-        let place = self.rise(place);
-        self.sink(place);
+        self.settle(place, (key, short(member)));
     }
 
     pub(super) fn remove(&mut self, member: usize) {
@@ -41,17 +40,16 @@ impl<K: Ord + Copy> MemberHeap<K> {
         if place == ABSENT {
             return;
         }
+        let place = usize::from(place);
         self.heap.swap_remove(place);
-        if let Some((_, moved)) = self.heap.get(place) {
-            self.places[*moved] = place;
-            let place = self.rise(place);
-            self.sink(place);
+        if let Some(moved) = self.heap.get(place).copied() {
+            self.settle(place, moved);
         }
     }
 
     /// The member with the least key that is not among `tried`.
     pub(super) fn first_but(&mut self, tried: &[usize]) -> Option<usize> {
-        let (_, first) = *self.heap.first()?;
+        let first = usize::from(self.heap.first()?.1);
         if !tried.contains(&first) {
             return Some(first);
         }
@@ -66,6 +64,7 @@ impl<K: Ord + Copy> MemberHeap<K> {
             let Some((key, first)) = self.heap.first().copied() else {
                 break None;
             };
+            let first = usize::from(first);
             if !tried.contains(&first) {
                 break Some(first);
             }
@@ -78,40 +77,39 @@ impl<K: Ord + Copy> MemberHeap<K> {
         found
     }
 
-    fn rise(&mut self, mut place: usize) -> usize {
-        while place > 0 {
-            let parent = (place - 1) / 2;
-            if self.heap[parent] <= self.heap[place] {
-                break;
-            }
-            self.swap(parent, place);
-            place = parent;
+    /// Finds the entry's place from the gap at `place` on, and moves the others out of the way.
+    fn settle(&mut self, place: usize, entry: (K, u16)) {
+        let mut gap = place;
+        while gap > 0 && entry < self.heap[(gap - 1) / CHILDREN] {
+            let parent = (gap - 1) / CHILDREN;
+            self.put(gap, self.heap[parent]);
+            gap = parent;
         }
-        place
+        while let Some(least) = self.least_child(gap)
+            && self.heap[least] < entry
+        {
+            self.put(gap, self.heap[least]);
+            gap = least;
+        }
+        self.put(gap, entry);
     }
 
-    fn sink(&mut self, mut place: usize) {
-        loop {
-            let (left, right) = (2 * place + 1, 2 * place + 2);
-            let mut least = place;
-            for child in [left, right] {
-                if child < self.heap.len() && self.heap[child] < self.heap[least] {
-                    least = child;
-                }
-            }
-            if least == place {
-                return;
-            }
-            self.swap(least, place);
-            place = least;
-        }
+    fn least_child(&self, place: usize) -> Option<usize> {
+        let first = CHILDREN * place + 1;
+        let children = first..(first + CHILDREN).min(self.heap.len());
+        children.min_by_key(|child| self.heap[*child])
     }
 
-    fn swap(&mut self, one: usize, other: usize) {
-        self.heap.swap(one, other);
-        self.places[self.heap[one].1] = one;
-        self.places[self.heap[other].1] = other;
+    fn put(&mut self, place: usize, entry: (K, u16)) {
+        self.heap[place] = entry;
+        self.places[usize::from(entry.1)] = short(place);
     }
+}
+
+/// Members are at most [`MEMBERS_MAX`](super::MEMBERS_MAX), one less than numbers of 16 bits.
+fn short(number: usize) -> u16 {
+    debug_assert!(number < super::MEMBERS_MAX);
+    u16::try_from(number).unwrap_or(ABSENT)
 }
 
 #[cfg(test)]

@@ -1,5 +1,3 @@
-use std::cmp::Reverse;
-
 use super::heap::MemberHeap;
 
 /// Weighted round robin by earliest deadline: a member of weight w has w deadlines in each span of
@@ -8,14 +6,12 @@ use super::heap::MemberHeap;
 /// together. A turn costs the logarithm of the members.
 #[derive(Debug)]
 pub(super) struct RoundRobin {
-    turns: MemberHeap<Turn>,
+    /// By deadline.
+    turns: MemberHeap<u64>,
     entries: Vec<Entry>,
     /// Virtual time: the deadline of the last turn.
     now: u64,
 }
-
-/// The earliest deadline first; among equal ones the heavier member.
-type Turn = (u64, Reverse<u32>);
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Entry {
@@ -36,10 +32,6 @@ const NOW_MAX: u64 = 1 << 62;
 impl Entry {
     fn deadline(&self) -> u64 {
         self.first + u64::from(self.taken) * SPAN / u64::from(self.weight.max(1))
-    }
-
-    fn turn(&self) -> Turn {
-        (self.deadline(), Reverse(self.weight))
     }
 }
 
@@ -70,7 +62,7 @@ impl RoundRobin {
             entry.first += SPAN;
             entry.taken = 0;
         }
-        self.turns.set(member, entry.turn());
+        self.turns.set(member, entry.deadline());
         if self.now >= NOW_MAX {
             self.start_anew();
         }
@@ -96,7 +88,7 @@ impl RoundRobin {
         };
         entry.first = self.now + wait;
         entry.taken = 0;
-        self.turns.set(member, entry.turn());
+        self.turns.set(member, entry.deadline());
     }
 
     /// Once in a thousand million turns, or more.
@@ -110,7 +102,7 @@ impl RoundRobin {
                 ..*entry
             };
             if entry.weight > 0 {
-                self.turns.set(member, entry.turn());
+                self.turns.set(member, entry.deadline());
             }
         }
     }
@@ -228,7 +220,9 @@ mod tests {
             entry.first += NOW_MAX - SPAN;
         }
         for member in [0, 1] {
-            rotation.turns.set(member, rotation.entries[member].turn());
+            rotation
+                .turns
+                .set(member, rotation.entries[member].deadline());
         }
         rotation.now = NOW_MAX - SPAN;
         let turns = turns(&mut rotation, 30);
