@@ -182,6 +182,57 @@ mod tests {
         assert_eq!(told(&late), [(FIRST, vec![3]), (SECOND, vec![7])]);
     }
 
+    fn change(state: ServerState) -> Change {
+        Change {
+            group: FIRST.group,
+            server: FIRST.server,
+            address: PeerAddress::Ip(([127, 0, 0, 1], 1).into()),
+            state,
+            reason: "for a test".into(),
+        }
+    }
+
+    /// States of the server of [`change`] that have come for a worker.
+    fn states(mailbox: &Mailbox) -> Vec<ServerState> {
+        let letters = mailbox.received().into_iter();
+        letters
+            .filter_map(|letter| match letter {
+                Letter::Server { group, state, .. } if group == FIRST.group => Some(state),
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_one_worker_finds_is_news_once_and_goes_to_the_others() {
+        let board = Board::default();
+        let mailboxes = [
+            enlisted(&board, 0),
+            enlisted(&board, 1),
+            enlisted(&board, 2),
+        ];
+        assert!(board.on_change(1, &change(ServerState::Down)));
+        assert!(!board.on_change(0, &change(ServerState::Down)), "known");
+        let told = mailboxes.each_ref().map(states);
+        let down = vec![ServerState::Down];
+        assert_eq!(told, [down.clone(), vec![], down]);
+        assert!(board.on_change(0, &change(ServerState::Up)));
+        assert!(!board.on_change(2, &change(ServerState::Up)), "known");
+        let told = mailboxes.each_ref().map(states);
+        let up = vec![ServerState::Up];
+        assert_eq!(told, [vec![], up.clone(), up]);
+    }
+
+    #[test]
+    fn a_worker_that_comes_late_learns_which_servers_are_down_and_still_there() {
+        let board = Board::default();
+        board.publish(FIRST, addresses(&[1, 2]));
+        assert!(board.on_change(0, &change(ServerState::Down)));
+        assert_eq!(states(&enlisted(&board, 1)), [ServerState::Down]);
+        board.publish(FIRST, addresses(&[2]));
+        assert_eq!(states(&enlisted(&board, 2)), []);
+    }
+
     #[test]
     fn a_worker_that_is_started_again_learns_what_it_knew_and_what_it_missed() {
         let board = Board::default();
