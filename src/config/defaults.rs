@@ -1,5 +1,6 @@
 //! What a key means when the file does not set it, the bounds it must keep, and why.
 
+mod limits;
 mod proxied;
 mod servers;
 
@@ -12,6 +13,8 @@ pub(super) use servers::*;
 pub(super) use proxied::{
     PROXY_PROTOCOL, PROXY_PROTOCOL_TIMEOUT, PROXY_TRUSTED, UPSTREAM_PROXY_PROTOCOL,
 };
+
+pub(super) use limits::*;
 
 /// A number or a time: its default and both bounds are inclusive.
 #[derive(Debug, Clone, Copy)]
@@ -430,6 +433,12 @@ pub(super) const RESOLVE_TTL_MAX: Setting<Duration> = Setting {
     min: secs(1),
     max: secs(7 * DAY),
     why: "a server that moves is found in five minutes, whatever its TTL",
+};
+
+pub(super) const TRANSPARENT: Switch = Switch {
+    key: "transparent",
+    default: false,
+    why: "servers see the proxy's address; the client's needs rights and routes",
 };
 
 // [upstream.X.tls]

@@ -45,6 +45,7 @@ pub(super) struct LogFile {
     pub(super) access: Text,
     pub(super) format: Text,
     pub(super) queue: Whole,
+    pub(super) refused: Whole,
 }
 
 #[derive(Debug, Deserialize)]
@@ -56,6 +57,19 @@ pub(super) struct ListenerFile {
     #[serde(default)]
     pub(super) route: Vec<Spanned<Table<RouteFile>>>,
     pub(super) max_connections: Whole,
+    pub(super) allow: Texts,
+    pub(super) deny: Texts,
+    pub(super) max_connections_per_source: Whole,
+    pub(super) max_connections_per_prefix: Whole,
+    pub(super) source_prefix_ipv4: Whole,
+    pub(super) source_prefix_ipv6: Whole,
+    pub(super) new_connections: RateTable,
+    pub(super) new_connections_per_source: RateTable,
+    pub(super) full_handshakes: RateTable,
+    pub(super) full_handshakes_per_source: RateTable,
+    pub(super) max_upload_rate: Text,
+    pub(super) max_download_rate: Text,
+    pub(super) max_session: Text,
     pub(super) backlog: Whole,
     pub(super) steering: Text,
     pub(super) client_hello_timeout: Text,
@@ -132,6 +146,8 @@ pub(super) struct UpstreamFile {
     pub(super) queue_timeout: Text,
     pub(super) resolve_ttl_min: Text,
     pub(super) resolve_ttl_max: Text,
+    pub(super) source_address: Texts,
+    pub(super) transparent: Flag,
     pub(super) tcp_nodelay: Flag,
     pub(super) keepalive: Option<Spanned<FlagOrKeepalive>>,
     pub(super) tcp_user_timeout: Text,
@@ -169,6 +185,15 @@ pub(super) struct UpstreamTlsFile {
     pub(super) groups: Texts,
     pub(super) alpn: Texts,
     pub(super) session_reuse: Flag,
+}
+
+pub(super) type RateTable = Option<Spanned<Table<RateFile>>>;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RateFile {
+    pub(super) rate: Whole,
+    pub(super) burst: Whole,
 }
 
 #[derive(Debug, Default, Deserialize)]

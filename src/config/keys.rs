@@ -46,6 +46,7 @@ pub(super) const TABLES: &[Table] = &[
             key("access", "\"stderr\""),
             key("format", "\"json\""),
             key("queue", "8192"),
+            key("refused", "100"),
         ],
     },
     Table {
@@ -56,6 +57,19 @@ pub(super) const TABLES: &[Table] = &[
             key("upstream", "\"backend\""),
             key("route", ""),
             key("max_connections", "8192"),
+            key("allow", "[\"10.0.0.0/8\", \"2001:db8::/32\"]"),
+            key("deny", "\"192.0.2.0/24\""),
+            key("max_connections_per_source", "100"),
+            key("max_connections_per_prefix", "1000"),
+            key("source_prefix_ipv4", "24"),
+            key("source_prefix_ipv6", "56"),
+            key("new_connections", "{ rate = 1000, burst = 2000 }"),
+            key("new_connections_per_source", "{ rate = 20, burst = 100 }"),
+            key("full_handshakes", "{ rate = 500, burst = 1000 }"),
+            key("full_handshakes_per_source", "{ rate = 5, burst = 20 }"),
+            key("max_upload_rate", "\"10MiB\""),
+            key("max_download_rate", "\"10MiB\""),
+            key("max_session", "\"12h\""),
             key("backlog", "4096"),
             key("steering", "\"kernel\""),
             key("client_hello_timeout", "\"5s\""),
@@ -136,6 +150,8 @@ pub(super) const TABLES: &[Table] = &[
             key("slow_start", "\"30s\""),
             key("resolve_ttl_min", "\"5s\""),
             key("resolve_ttl_max", "\"5m\""),
+            key("source_address", "\"10.0.0.5\""),
+            key("transparent", "true"),
             key("tcp_nodelay", "true"),
             key(
                 "keepalive",
@@ -186,6 +202,22 @@ pub(super) const TABLES: &[Table] = &[
         name: "upstream.X.keepalive",
         keys: KEEPALIVE,
     },
+    Table {
+        name: "listener.new_connections",
+        keys: RATE,
+    },
+    Table {
+        name: "listener.new_connections_per_source",
+        keys: RATE,
+    },
+    Table {
+        name: "listener.full_handshakes",
+        keys: RATE,
+    },
+    Table {
+        name: "listener.full_handshakes_per_source",
+        keys: RATE,
+    },
 ];
 
 const CERTIFICATE: &[Key] = &[
@@ -193,6 +225,8 @@ const CERTIFICATE: &[Key] = &[
     key("private_key", "\"/etc/ringway/edge.key\""),
     key("ocsp_response", "\"/etc/ringway/edge.ocsp\""),
 ];
+
+const RATE: &[Key] = &[key("rate", "1000"), key("burst", "2000")];
 
 const KEEPALIVE: &[Key] = &[
     key("idle", "\"60s\""),
@@ -217,6 +251,10 @@ pub(super) const NGINX: &[(&str, &str)] = &[
     ("worker_processes", "workers"),
     ("worker_cpu_affinity", "cpus"),
     ("worker_connections", "max_connections"),
+    ("limit_conn", "max_connections_per_source"),
+    ("proxy_upload_rate", "max_upload_rate"),
+    ("proxy_download_rate", "max_download_rate"),
+    ("proxy_bind", "source_address"),
     ("worker_shutdown_timeout", "drain_timeout"),
     ("access_log", "access"),
     ("log_format", "format"),
@@ -325,6 +363,10 @@ mod tests {
             let title = match table.name {
                 "listener.keepalive" | "upstream.X.keepalive" => "keepalive".to_owned(),
                 "listener.tls.certificates" => continue,
+                "listener.new_connections"
+                | "listener.new_connections_per_source"
+                | "listener.full_handshakes"
+                | "listener.full_handshakes_per_source" => "### Rates".to_owned(),
                 "upstream.X.servers" => "servers".to_owned(),
                 name => header(name),
             };

@@ -3,6 +3,7 @@
 //! `file` mirrors the text, `read` fills it and reports what does not fit, `resolve` turns it
 //! into the [`Plan`]. Nothing after that sees the file's structs.
 
+mod access;
 mod defaults;
 mod diagnostic;
 mod explain;
@@ -16,6 +17,7 @@ mod source;
 mod syntax;
 mod value;
 
+pub use access::{AccessPlan, LocalAddress, Pace, Rate, SourcePrefix};
 pub use diagnostic::{Diagnostic, Diagnostics, Paint, Severity};
 pub use explain::{Effective, Origin, explain};
 pub use load::{FILE_BYTES_MAX, Loaded, load, parse};

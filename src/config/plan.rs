@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::access::{AccessPlan, LocalAddress, Pace};
 use crate::types::{GroupId, ListenerId};
 
 pub use tls::{
@@ -83,6 +84,8 @@ pub struct LogPlan {
     pub format: LogFormat,
     /// Records that may wait for the writer, per core; more are dropped and counted.
     pub queue_max: usize,
+    /// Lines a second, for each core, listener and reason, about connections that were refused.
+    pub refused_max: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +109,8 @@ pub struct ListenerPlan {
     pub tls: Option<DownstreamTls>,
     /// Connections of this listener, all cores together.
     pub connections_max: usize,
+    pub access: AccessPlan,
+    pub pace: Pace,
     /// Length of the kernel's queue of connections not yet accepted, per core.
     pub backlog: u32,
     pub steering: Steering,
@@ -300,6 +305,7 @@ pub struct UpstreamPlan {
     pub queue_timeout: Duration,
     pub tls: Option<UpstreamTls>,
     pub resolve: ResolvePlan,
+    pub local: LocalAddress,
     pub socket: SocketOptions,
     pub carriage: Carriage,
     /// The PROXY header that each connection to a server begins with.

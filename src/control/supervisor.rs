@@ -15,7 +15,7 @@ use super::sockets::Sockets;
 use crate::config::{Plan, Workers};
 use crate::net::PeerAddress;
 use crate::observe::SinkHandle;
-use crate::session::RunState;
+use crate::session::{Access, RunState};
 use crate::sys::{KtlsAbility, Nofile, Probe, probe, raise_nofile};
 use crate::tls::{ClientTls, KeyRing, MaterialError, ServerTls};
 use crate::types::{CoreId, ListenerId};
@@ -219,6 +219,7 @@ fn shared(
             .iter()
             .map(|upstream| Arc::new(ServerCounts::new(upstream, workers)))
             .collect(),
+        access: plan.listeners.iter().map(Access::new).collect(),
         kernel_tls,
     })
 }

@@ -46,6 +46,9 @@ fn write_fields(plan: &Plan, record: &Record, line: &mut impl Line) {
     );
     write_times(&record.times, line);
     write_end(record.end.as_ref(), line);
+    if record.left_out > 0 {
+        line.number(names::LEFT_OUT, record.left_out);
+    }
     line.close();
 }
 
@@ -346,7 +349,7 @@ mod tests {
     fn logfmt_quotes_what_a_reader_would_split() {
         let text = line(LogFormat::Logfmt, &full_record());
         assert!(
-            text.contains(" detail=\"Connection reset by peer\"\n"),
+            text.contains(" detail=\"Connection reset by peer\" left_out=7\n"),
             "{text}"
         );
         assert!(

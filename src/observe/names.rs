@@ -53,9 +53,10 @@ pub const PHASE: &str = "phase";
 pub const ENDED_BY: &str = "ended_by";
 pub const ALERT: &str = "alert";
 pub const DETAIL: &str = "detail";
+pub const LEFT_OUT: &str = "left_out";
 
 /// Every field, in the order of a line.
-pub const ALL: [&str; 52] = [
+pub const ALL: [&str; 53] = [
     TIME,
     ID,
     CORE,
@@ -108,6 +109,7 @@ pub const ALL: [&str; 52] = [
     ENDED_BY,
     ALERT,
     DETAIL,
+    LEFT_OUT,
 ];
 
 /// The word of `ended_by` where neither side ended the connection.

@@ -35,7 +35,8 @@ pub struct Record {
     pub passed_over: Box<[End]>,
     /// Server name in our ClientHello to the last server tried.
     pub upstream_sni: Option<Box<str>>,
-    pub upstream_tls: Option<LegTls>,
+    /// In a box, so that the record of a plain one is smaller.
+    pub upstream_tls: Option<Box<LegTls>>,
     /// Application bytes from client to server.
     pub bytes_up: u64,
     /// Application bytes from server to client.
@@ -47,6 +48,8 @@ pub struct Record {
     pub fallback_down: Option<Fallback>,
     /// `None` only while the connection lives.
     pub end: Option<End>,
+    /// Of a connection that was refused: how many more the line stands for.
+    pub left_out: u64,
 }
 
 impl Record {
@@ -82,6 +85,7 @@ impl Record {
             fallback_up: None,
             fallback_down: None,
             end: None,
+            left_out: 0,
         }
     }
 

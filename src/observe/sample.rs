@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::config::{
-    AccessLog, Balance, BindAddress, Carriage, HealthPlan, ListenerPlan, Located, LogFormat,
-    LogPlan, PathChoice, Place, Plan, ResolvePlan, RuntimePlan, ServerAddress, ServerPlan,
-    SocketOptions, Steering, Target, UpstreamPlan, Workers,
+    AccessLog, AccessPlan, Balance, BindAddress, Carriage, HealthPlan, ListenerPlan, LocalAddress,
+    Located, LogFormat, LogPlan, Pace, PathChoice, Place, Plan, ResolvePlan, RuntimePlan,
+    ServerAddress, ServerPlan, SocketOptions, Steering, Target, UpstreamPlan, Workers,
 };
 use crate::observe::{Address, Fallback, LegTls, Proxied, Record, RelayPath, Times, UpstreamSeen};
 use crate::types::{Alert, Cause, CoreId, End, GroupId, ListenerId, Phase, ServerId, Side};
@@ -24,6 +24,7 @@ pub(crate) fn plan(access: AccessLog, queue_max: usize) -> Arc<Plan> {
             access,
             format: LogFormat::Json,
             queue_max,
+            refused_max: 1,
         },
         listeners: vec![listener()],
         upstreams: vec![upstream()],
@@ -42,6 +43,8 @@ fn listener() -> ListenerPlan {
         target: Target::Group(GroupId(0)),
         tls: None,
         connections_max: 1,
+        access: AccessPlan::default(),
+        pace: Pace::default(),
         backlog: 1,
         steering: Steering::Kernel,
         client_hello_timeout: Duration::from_secs(1),
@@ -84,6 +87,7 @@ fn upstream() -> UpstreamPlan {
             ttl_min: Duration::from_secs(1),
             ttl_max: Duration::from_secs(1),
         },
+        local: LocalAddress::Kernel,
         socket: SOCKET,
         carriage: CARRIAGE,
         proxy_protocol: None,
@@ -161,7 +165,7 @@ pub(crate) fn full_record() -> Record {
         ]
         .into(),
         upstream_sni: Some("backend.internal".into()),
-        upstream_tls: Some(leg("db.example.org")),
+        upstream_tls: Some(Box::new(leg("db.example.org"))),
         bytes_up: 10,
         bytes_down: 20_000_000_000,
         path_up: RelayPath::User,
@@ -173,6 +177,7 @@ pub(crate) fn full_record() -> Record {
                 .with_alert(Some(Alert::BAD_RECORD_MAC))
                 .with_detail("Connection reset by peer"),
         ),
+        left_out: 7,
         ..bare_record()
     }
 }

@@ -161,7 +161,8 @@ impl Flow<'_> {
         let Some(pipe) = &mut self.pipe else {
             return Ok(Filled::Nothing);
         };
-        match pipe.fill_from(self.source.socket.fd(), pipe.bytes_wanted()) {
+        let batch_max = self.seen.batch_bytes_max(self.direction);
+        match pipe.fill_from(self.source.socket.fd(), pipe.bytes_wanted().min(batch_max)) {
             Ok(0) => self.end_of_plain(),
             Ok(bytes) => {
                 self.seen.on_path(self.direction, RelayPath::Splice);

@@ -8,6 +8,7 @@ use super::outgoing::Outgoing;
 use super::path::{End, Path, may_have_drained, missing};
 use super::receiving::Receiving;
 use super::seen::Seen;
+use super::throttle::rest;
 use crate::config::Carriage;
 use crate::net::{Inbound, Parts, Pipe, Socket};
 use crate::tls::{Control, Exhausted, ReadError, Shared, TlsReader, TlsWriter};
@@ -89,6 +90,8 @@ enum Wait {
     Sink,
     /// The other connections' turn; its own comes as soon as they had it.
     Turn,
+    /// The direction's rate.
+    Rest,
     /// Kernel TLS, which has more than TCP has room for.
     Drain,
     /// Nothing: it has come to its clean end.
@@ -172,6 +175,8 @@ impl<'a> Flow<'a> {
                     self.seen.on_stuck(self.direction, false);
                     ready.map_err(|error| self.sink_failed(&error))?;
                 }
+                // As rare, and its timer as large.
+                Wait::Rest => Box::pin(rest(self.seen, self.direction)).await,
                 Wait::Ended => return Ok(()),
             }
         }
@@ -199,6 +204,10 @@ impl<'a> Flow<'a> {
             if self.batches >= BATCHES_MAX {
                 self.batches = 0;
                 return Ok(Wait::Turn);
+            }
+            if self.seen.must_rest(self.direction) {
+                self.batches = 0;
+                return Ok(Wait::Rest);
             }
             self.hand_over_sink();
             if let Some(update) = self.key_update()? {

@@ -13,6 +13,7 @@ mod path;
 mod receiving;
 mod seen;
 mod slots;
+mod throttle;
 
 pub use flow::{Failure, Fault};
 pub use leg::{Leg, Tools};

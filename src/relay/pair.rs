@@ -8,7 +8,7 @@ use monoio::time::{Instant, Sleep, sleep};
 use super::flow::{Failure, Fault, Flow};
 use super::leg::{Leg, Tools};
 use super::seen::Seen;
-use crate::config::{Carriage, UpstreamPlan};
+use crate::config::{ListenerPlan, UpstreamPlan};
 use crate::net::{CoarseInstant, Socket};
 use crate::tls::Shared;
 use crate::types::{Cause, Direction};
@@ -25,6 +25,8 @@ pub enum RelayEnd {
     },
     /// No byte in either direction for the idle time limit.
     Idle,
+    /// The connection has lived as long as it may.
+    Expired,
 }
 
 /// After one peer takes no more, what it had sent before may still come for this long.
@@ -33,15 +35,29 @@ const LINGER: Duration = Duration::from_secs(5);
 /// What a relay is measured by.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits<'a> {
-    pub idle_timeout: Duration,
-    /// Of the downstream leg.
-    pub carriage: &'a Carriage,
+    pub listener: &'a ListenerPlan,
     /// Options of its socket are set when the connection turns out to last.
     pub upstream: &'a UpstreamPlan,
+    /// When the connection has lived as long as it may.
+    pub expires_at: Option<CoarseInstant>,
+}
+
+impl Limits<'_> {
+    /// How long the connection may live on.
+    fn life_left(&self, now: CoarseInstant) -> Duration {
+        let left = |at: CoarseInstant| at.saturating_since(now);
+        self.expires_at.map_or(Duration::MAX, left)
+    }
 }
 
 /// A connection that is older than this lasts.
 const LASTING: Duration = Duration::from_secs(1);
+
+/// By value: what is borrowed lives on in the future that waits.
+fn first_look(limits: Limits<'_>) -> Duration {
+    let life_left = limits.life_left(CoarseInstant::now());
+    LASTING.min(limits.listener.idle_timeout).min(life_left)
+}
 
 /// Carries both directions until the connection has ended. Neither leg is closed: that is the
 /// caller's, who knows what to tell whom.
@@ -59,7 +75,7 @@ pub async fn relay(
         (Direction::Down, up_source.socket),
     ];
     let unsent = down_sink.tls.as_ref().map(|(_, shared)| *shared);
-    let (downstream, upstream) = (limits.carriage, &limits.upstream.carriage);
+    let (downstream, upstream) = (&limits.listener.carriage, &limits.upstream.carriage);
     let onward = [downstream, upstream];
     let mut up = Flow::new(Direction::Up, down_source, up_sink, tools, seen, onward);
     let back = [upstream, downstream];
@@ -73,7 +89,7 @@ pub async fn relay(
         ended: None,
     };
     let mut limit = Limit {
-        sleep: pin!(sleep(LASTING.min(limits.idle_timeout))),
+        sleep: pin!(sleep(first_look(limits))),
         limits,
         unsent,
         young: true,
@@ -93,7 +109,8 @@ pub async fn relay(
                 failure,
                 told: false,
             }),
-            Some(Over::Time) => Poll::Ready(limit.end(up.ended.as_ref(), down.ended.as_ref())),
+            Some(Over::Time) => Poll::Ready(failed_or(RelayEnd::Idle, [&up.ended, &down.ended])),
+            Some(Over::Life) => Poll::Ready(failed_or(RelayEnd::Expired, [&up.ended, &down.ended])),
             None => Poll::Pending,
         }
     })
@@ -183,6 +200,7 @@ struct Limit<'a> {
 /// Why a relay is over although neither flow has ended it.
 enum Over {
     Time,
+    Life,
     Reset(Failure),
 }
 
@@ -194,7 +212,7 @@ impl Limit<'_> {
     fn linger(&mut self) {
         if !self.lingering {
             self.lingering = true;
-            self.wake_in(LINGER.min(self.limits.idle_timeout));
+            self.wake_in(LINGER.min(self.limits.listener.idle_timeout));
         }
     }
 
@@ -217,6 +235,7 @@ impl Limit<'_> {
     }
 
     fn wake_in(&mut self, duration: Duration) {
+        let duration = duration.min(self.limits.life_left(CoarseInstant::now()));
         self.sleep.as_mut().reset(Instant::now() + duration);
     }
 
@@ -231,11 +250,16 @@ impl Limit<'_> {
             .any(|(direction, _)| seen.is_stuck(*direction));
         if stuck && !self.looking && !self.lingering {
             self.looking = true;
-            self.wake_in(STUCK_LOOK.min(self.limits.idle_timeout));
+            self.wake_in(STUCK_LOOK.min(self.limits.listener.idle_timeout));
         }
         while self.sleep.as_mut().poll(cx).is_ready() {
-            let idle = CoarseInstant::now().saturating_since(seen.last_active.get());
-            if self.lingering || idle >= self.limits.idle_timeout {
+            let now = CoarseInstant::now();
+            if self.limits.life_left(now).is_zero() {
+                return Some(Over::Life);
+            }
+            let idle_timeout = self.limits.listener.idle_timeout;
+            let idle = now.saturating_since(seen.last_active.get());
+            if self.lingering || idle >= idle_timeout {
                 return Some(Over::Time);
             }
             let reset = sources
@@ -246,22 +270,23 @@ impl Limit<'_> {
             }
             self.looking = stuck;
             self.come_of_age(sources);
-            let left = self.limits.idle_timeout - idle;
+            let left = idle_timeout - idle;
             self.wake_in(if stuck { STUCK_LOOK.min(left) } else { left });
         }
         None
     }
+}
 
-    fn end(&self, up: Option<&FlowEnd>, down: Option<&FlowEnd>) -> RelayEnd {
-        let failed = [up, down]
-            .into_iter()
-            .flatten()
-            .find_map(|end| end.as_ref().err());
-        failed.map_or(RelayEnd::Idle, |failure| RelayEnd::Failed {
-            failure: failure.clone(),
-            told: false,
-        })
-    }
+/// The end of a relay whose time is over: a flow's failure says more than the clock.
+fn failed_or(otherwise: RelayEnd, ends: [&Option<FlowEnd>; 2]) -> RelayEnd {
+    let failed = ends
+        .into_iter()
+        .flatten()
+        .find_map(|end| end.as_ref().err());
+    failed.map_or(otherwise, |failure| RelayEnd::Failed {
+        failure: failure.clone(),
+        told: false,
+    })
 }
 
 #[cfg(test)]

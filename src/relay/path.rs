@@ -306,11 +306,12 @@ impl Flow<'_> {
         let Some(pipe) = &mut self.pipe else {
             return Ok(Filled::Nothing);
         };
+        let batch_max = KERNEL_BATCH_BYTES.min(self.seen.batch_bytes_max(self.direction));
         let stopped = match self.receiving.take_error() {
             Some(error) => Err(error),
             None => loop {
                 match pipe.fill_from(self.source.socket.fd(), pipe.bytes_wanted()) {
-                    Ok(bytes) if bytes > 0 && pipe.held() < KERNEL_BATCH_BYTES => {}
+                    Ok(bytes) if bytes > 0 && pipe.held() < batch_max => {}
                     stopped => break stopped,
                 }
             },

@@ -1,6 +1,8 @@
 use std::cell::Cell;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::throttle::Throttles;
+use crate::config::Pace;
 use crate::net::CoarseInstant;
 use crate::observe::{Fallback, RelayPath};
 use crate::types::Direction;
@@ -21,10 +23,14 @@ pub struct Seen {
     stuck_down: Cell<bool>,
     /// One direction has come to its clean end.
     ended: Cell<bool>,
+    /// In a box: few connections have any.
+    throttles: Option<Box<Throttles>>,
 }
 
-impl Default for Seen {
-    fn default() -> Self {
+impl Seen {
+    #[must_use]
+    pub fn new(pace: Pace) -> Self {
+        let now = CoarseInstant::now();
         Self {
             bytes_up: Cell::new(0),
             bytes_down: Cell::new(0),
@@ -33,15 +39,32 @@ impl Default for Seen {
             fallback_up: Cell::new(None),
             fallback_down: Cell::new(None),
             first_byte: Cell::new(None),
-            last_active: Cell::new(CoarseInstant::now()),
+            last_active: Cell::new(now),
             stuck_up: Cell::new(false),
             stuck_down: Cell::new(false),
             ended: Cell::new(false),
+            throttles: Throttles::new(pace, now),
         }
     }
-}
 
-impl Seen {
+    /// Whether a direction has to rest for what it has carried.
+    pub(super) fn must_rest(&self, direction: Direction) -> bool {
+        self.throttles.is_some() && !self.rest(direction, CoarseInstant::now()).is_zero()
+    }
+
+    pub(super) fn rest(&self, direction: Direction, now: CoarseInstant) -> Duration {
+        let throttles = self.throttles.as_deref();
+        throttles.map_or(Duration::ZERO, |throttles| {
+            throttles.rest(direction, self.bytes(direction), now)
+        })
+    }
+
+    /// How much may go through a pipe at once.
+    pub(super) fn batch_bytes_max(&self, direction: Direction) -> usize {
+        let throttles = self.throttles.as_deref();
+        throttles.map_or(usize::MAX, |throttles| throttles.batch_bytes_max(direction))
+    }
+
     /// Something went out: `bytes` of it are the application's, none if a batch is on its way.
     pub(super) fn on_sent(&self, direction: Direction, bytes: usize) {
         let count = self.count(direction);

@@ -1,9 +1,12 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use rustls::ServerConfig;
 
+use super::access::Access;
+use super::journal::Journal;
 use super::watch::Watch;
 use crate::config::{Carriage, PathChoice, Plan};
 use crate::net::{Buffers, Pipes};
@@ -23,7 +26,9 @@ pub struct Core {
     pub handshakes: HandshakesInFlight,
     listeners: Vec<ListenerState>,
     groups: Vec<Group>,
-    log: RefCell<RecordSender>,
+    journal: RefCell<Journal>,
+    /// A task will flush the journal.
+    flushing: Cell<bool>,
     records_made: Cell<u64>,
     live: Cell<usize>,
 }
@@ -44,6 +49,8 @@ pub struct ListenerState {
     /// Connections of this listener on all cores: the one count that cores share, touched twice a
     /// connection (docs/decisions/0007-shared-counts.md).
     pub connections: Arc<AtomicUsize>,
+    /// Shared by all cores as well. `None`: every client is served.
+    pub access: Option<Arc<Access>>,
 }
 
 pub struct ListenerTls {
@@ -64,6 +71,7 @@ impl Core {
         } = parts;
         let pipes = Pipes::new(plan.runtime.pipes_max);
         let handshakes = HandshakesInFlight::new(plan.runtime.handshakes_max);
+        let journal = Journal::new(log, plan.log.refused_max);
         Self {
             id,
             plan,
@@ -76,7 +84,8 @@ impl Core {
             handshakes,
             listeners,
             groups,
-            log: RefCell::new(log),
+            journal: RefCell::new(journal),
+            flushing: Cell::new(false),
             records_made: Cell::new(0),
             live: Cell::new(0),
         }
@@ -105,7 +114,25 @@ impl Core {
     }
 
     pub(super) fn send_record(&self, record: Box<Record>) {
-        self.log.borrow_mut().send(record);
+        self.journal.borrow_mut().write(record, Instant::now());
+    }
+
+    /// Writes what still waits for its line in the access log.
+    pub fn flush_journal(&self) {
+        self.journal.borrow_mut().flush(Instant::now(), true);
+    }
+
+    /// True once while refusals wait that nobody will flush.
+    pub(super) fn begin_flushing(&self) -> bool {
+        self.journal.borrow().is_waiting() && !self.flushing.replace(true)
+    }
+
+    /// Writes what has waited long enough. False: nothing waits any more.
+    pub(super) fn go_on_flushing(&self) -> bool {
+        let mut journal = self.journal.borrow_mut();
+        journal.flush(Instant::now(), false);
+        self.flushing.set(journal.is_waiting());
+        self.flushing.get()
     }
 
     /// Core number above, a count below: unique while the process lives.
@@ -133,7 +160,7 @@ impl Core {
 
 /// A connection's place in the counts, given back on drop.
 pub(super) struct Entered<'a> {
-    core: &'a Core,
+    pub core: &'a Core,
     listener: ListenerId,
     /// False: the listener has as many connections as it may.
     pub admitted: bool,

@@ -287,12 +287,19 @@ async fn handshake(
     };
     story.record().downstream_tls = Some(LegTls::default());
     let begun = std::time::Instant::now();
-    let mut engine = ServerEngine::new(tls.config.clone()).map_err(|error| internal(&error))?;
+    let access = core.listener(story.listener).access.as_ref();
+    let gate = access.and_then(|access| access.gate(story.client_address()));
+    let engine = ServerEngine::new(tls.config.clone()).map_err(|error| internal(&error))?;
+    let mut engine = engine.behind(gate);
     let mut shake = Handshake::new(&mut engine, &socket, &core.tools.buffers, &mut inbound);
     let shaken = limit(seat, plan.handshake_timeout, shake.run()).await;
     story.record().times.downstream_handshake = Some(begun.elapsed().into());
     let unsent = match shaken {
         Ok(Ok(unsent)) => unsent,
+        Ok(Err(HandshakeError::Refused(words))) => {
+            socket.abort_on_close();
+            return Err(over_limit(story.phase, words));
+        }
         Ok(Err(error)) => {
             if let HandshakeError::Tls { error, .. } = &error {
                 story.record().downstream_tls = Some(refused(error));

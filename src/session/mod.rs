@@ -1,8 +1,10 @@
 //! One connection's story from top to bottom: hello, handshake, route, upstream, relay, end.
 
+mod access;
 mod announce;
 mod core;
 mod greet;
+mod journal;
 mod limit;
 mod proxied;
 mod relaying;
@@ -10,6 +12,7 @@ mod route;
 mod story;
 mod watch;
 
+pub use access::Access;
 pub use core::{Core, ListenerState, ListenerTls, Parts};
 pub use story::serve;
 pub use watch::{RunState, Seat, Watch};

@@ -19,7 +19,7 @@ use crate::proto::proxy::{Ends, Progress, ProxyError, ProxyHeader, parse};
 use crate::types::{Cause, End, Phase, Side};
 
 /// Reads the header, and makes its addresses the record's. What came behind it stays in `inbound`.
-/// `None`: there is none, and the listener can do without.
+/// `None`: there is none, and the listener can do without. Whom it names has to be admitted.
 pub(super) async fn read_header(
     core: &Core,
     seat: &Seat<'_>,
@@ -39,6 +39,11 @@ pub(super) async fn read_header(
     if let Some(header) = &header {
         adopt(story.record(), header);
     }
+    let admitted = story.admit(story.client_address());
+    admitted.map_err(|refused| {
+        socket.abort_on_close();
+        refused.end(story.phase)
+    })?;
     Ok(header)
 }
 

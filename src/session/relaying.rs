@@ -1,9 +1,13 @@
 //! The relay phase: run it, tell each side how it ended, note what was seen.
 
+use std::time::Instant;
+
 use super::core::Core;
 use super::limit::watch;
 use super::story::Story;
 use super::watch::Seat;
+use crate::config::ListenerPlan;
+use crate::net::CoarseInstant;
 use crate::relay::{Failure, Leg, Limits, RelayEnd, Seen, relay};
 use crate::types::{Alert, Cause, End, GroupId, Phase, Side};
 use crate::upstream::Lease;
@@ -31,13 +35,13 @@ pub(super) async fn relaying(
     story: &mut Story<'_>,
     mut legs: Box<Legs<'_>>,
 ) -> End {
-    let seen = Seen::default();
     let listener = core.plan.listener(story.listener);
+    let seen = Seen::new(listener.pace);
     let upstream = &core.group(legs.group).plan;
     let limits = Limits {
-        idle_timeout: listener.idle_timeout,
-        carriage: &listener.carriage,
+        listener,
         upstream,
+        expires_at: expires_at(listener, story.begun()),
     };
     let Legs { client, server, .. } = &mut *legs;
     // Not by way of a variable: the future would be held twice.
@@ -60,6 +64,10 @@ pub(super) async fn relaying(
             legs.abort();
             End::new(Cause::Timeout, Phase::Relay, None).with_detail("idle_timeout")
         }
+        Ok(RelayEnd::Expired) => {
+            legs.abort();
+            End::new(Cause::Expired, Phase::Relay, None).with_detail("max_session")
+        }
         Err(_) => {
             legs.abort();
             End::new(Cause::Shutdown, Phase::Relay, None).with_detail("drain_timeout")
@@ -74,6 +82,11 @@ fn blame(lease: &Lease<'_>, failure: &Failure, seen: &Seen) {
     if failure.side == Side::Upstream && failure.cause == Cause::Reset && untouched {
         lease.fails(|| "relay: reset before the first byte".to_owned());
     }
+}
+
+fn expires_at(listener: &ListenerPlan, begun: Instant) -> Option<CoarseInstant> {
+    let left = listener.pace.session_max?.saturating_sub(begun.elapsed());
+    Some(CoarseInstant::now().after(left))
 }
 
 fn note(story: &mut Story<'_>, seen: &Seen) {

@@ -1,6 +1,10 @@
+use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use monoio::time::sleep;
+
+use super::access::{Places, Refused};
 use super::announce::announce;
 use super::core::{Core, Entered};
 use super::greet::{Client, greet, interrupted};
@@ -25,12 +29,28 @@ pub async fn serve(core: Rc<Core>, listener: ListenerId, accepted: Accepted) {
     let mut story = Story::begin(&core, listener, (client, local));
     let end = run(&core, &seat, &mut story, socket).await;
     story.finish(end);
+    if core.begin_flushing() {
+        monoio::spawn(flush(Rc::clone(&core)));
+    }
 }
+
+/// Runs while refusals wait for their line.
+async fn flush(core: Rc<Core>) {
+    loop {
+        sleep(FLUSH_EVERY).await;
+        if !core.go_on_flushing() {
+            return;
+        }
+    }
+}
+
+const FLUSH_EVERY: Duration = Duration::from_secs(1);
 
 /// A connection's record in the making. It is sent when the story ends, however it ends.
 pub(super) struct Story<'a> {
-    core: &'a Core,
     entered: Entered<'a>,
+    /// Where its source is counted; in a box, since most listeners count none.
+    places: Option<Box<Places<'a>>>,
     begun: Instant,
     record: Option<Box<Record>>,
     pub listener: ListenerId,
@@ -42,8 +62,8 @@ impl<'a> Story<'a> {
         let ends = (address(ends.0), address(ends.1));
         let record = Record::begin(core.next_record_id(), core.id, listener, ends);
         Self {
-            core,
             entered: core.enter(listener),
+            places: None,
             begun: Instant::now(),
             record: Some(Box::new(record)),
             listener,
@@ -54,11 +74,12 @@ impl<'a> Story<'a> {
     /// The record, until the story is finished.
     pub(super) fn record(&mut self) -> &mut Record {
         let Self {
-            core,
+            entered,
             listener,
             record,
             ..
         } = self;
+        let core = entered.core;
         record.get_or_insert_with(|| {
             let ends = (Address::unnamed(), Address::unnamed());
             Box::new(Record::begin(
@@ -68,6 +89,20 @@ impl<'a> Story<'a> {
                 ends,
             ))
         })
+    }
+
+    /// Asks whether the listener serves a client of this address, and takes its places: at accept,
+    /// or instead when a trusted header has said who it is.
+    pub(super) fn admit(&mut self, address: Option<IpAddr>) -> Result<(), Refused> {
+        if let Some(access) = &self.entered.core.listener(self.listener).access {
+            self.places = Some(Box::new(access.admit(address, Instant::now())?));
+        }
+        Ok(())
+    }
+
+    /// The client's address, by which it is admitted and counted; none on a unix socket.
+    pub(super) fn client_address(&self) -> Option<IpAddr> {
+        self.record.as_ref()?.client.ip()
     }
 
     pub(super) fn begun(&self) -> Instant {
@@ -82,7 +117,7 @@ impl<'a> Story<'a> {
         if let Some(mut record) = self.record.take() {
             record.times.total = self.begun.elapsed();
             record.end = Some(end);
-            self.core.send_record(record);
+            self.entered.core.send_record(record);
         }
     }
 }
@@ -90,7 +125,7 @@ impl<'a> Story<'a> {
 impl Drop for Story<'_> {
     fn drop(&mut self) {
         if self.record.is_some() {
-            let cause = match self.core.watch.state() {
+            let cause = match self.entered.core.watch.state() {
                 RunState::Closing => Cause::Shutdown,
                 RunState::Running | RunState::Draining => Cause::Internal,
             };
@@ -130,6 +165,12 @@ async fn settle<'a>(
             Phase::Accept,
             "max_connections of the listener is reached",
         ));
+    }
+    // Where PROXY headers are taken the client is known behind them.
+    let known = core.plan.listener(story.listener).proxied.is_none();
+    if let Some(Err(refused)) = known.then(|| story.admit(story.client_address())) {
+        socket.abort_on_close();
+        return Err(refused.end(Phase::Accept));
     }
     let mut client = greet(core, seat, story, socket).await?;
     let server = reach(core, seat, story, &client).await;
@@ -228,7 +269,7 @@ fn note(story: &mut Story<'_>, attempts: Attempts) {
     record.tries = attempts.tries;
     record.passed_over = attempts.passed_over.into();
     record.upstream_sni = attempts.sni;
-    record.upstream_tls = attempts.tls;
+    record.upstream_tls = attempts.tls.map(Box::new);
     record.times.connect = attempts.connect.map(Into::into);
     record.times.upstream_handshake = attempts.handshake.map(Into::into);
     record.upstream = attempts.last.map(|(server, peer)| UpstreamSeen {

@@ -9,6 +9,7 @@ use rustls::{ConfigBuilder, ServerConfig, WantsVerifier};
 use webpki::KeyUsage;
 
 use super::bound::PeerBound;
+use super::gate;
 use super::identity::PeerSeen;
 use super::material::{self, MaterialError, RevocationList};
 use super::policy;
@@ -56,7 +57,7 @@ impl ServerTls {
         let certificates = plan
             .certificates
             .iter()
-            .map(material::certified_key)
+            .map(|plan| material::certified_key(plan).map(gate::guard_signatures))
             .collect::<Result<Vec<_>, _>>()?;
         let clients = ClientRules::load(plan)?;
         let policy = clients.digest(plan, &certificates);
@@ -136,7 +137,8 @@ fn builder(
     plan: &DownstreamTls,
     clock: Clock,
 ) -> Result<ConfigBuilder<ServerConfig, WantsVerifier>, MaterialError> {
-    ServerConfig::builder_with_details(policy::provider(&plan.policy), Arc::new(RustlsTime(clock)))
+    let provider = gate::guard_exchanges(&policy::provider(&plan.policy));
+    ServerConfig::builder_with_details(Arc::new(provider), Arc::new(RustlsTime(clock)))
         .with_protocol_versions(&policy::versions(plan.policy.versions))
         .map_err(|_| policy::unusable(&plan.policy))
 }

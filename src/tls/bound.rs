@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 
+use super::gate;
 use crate::types::UnixSeconds;
 
 /// Sessions descended from one full handshake end after this long, renewals included: the bound
@@ -124,6 +125,7 @@ impl Grant {
 
     /// The current connection resumes this session: what it leaves behind is bound as this was.
     pub(super) fn carry_on(&self) {
+        gate::on_session_opened();
         if CURRENT.get().is_some() {
             CURRENT.set(Some(PeerBound {
                 not_after: (self.not_after != UnixSeconds::MAX).then_some(self.not_after),

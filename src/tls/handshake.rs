@@ -10,13 +10,13 @@ use std::sync::Arc;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConfig, ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
-use rustls::{CommonState, ExtractedSecrets, HandshakeKind, ProtocolVersion};
+use rustls::{CommonState, ExtractedSecrets, ProtocolVersion};
 
 use super::bound::{PeerBound, with_peer_bound};
 use super::connector::Endpoint;
 use super::flight::Outbound;
+use super::gate::{FullHandshakeGate, with_gate};
 use super::handoff::Secrets;
-use super::identity::PeerSeen;
 use super::reason::{alert_sent, failure, foreign_protocol};
 use super::record::{HEADER_BYTES, Opener, Sealer, record_bytes};
 use super::stream::{Kernel, Shared, TlsLeg, TlsReader};
@@ -39,6 +39,8 @@ pub enum HandshakeError {
     Io(io::Error),
     /// The peer's flight is longer than any honest one.
     TooLong,
+    /// It would be a full handshake, and there are too many. The words name the limit.
+    Refused(&'static str),
 }
 
 impl HandshakeError {
@@ -60,7 +62,7 @@ impl HandshakeError {
                 ..
             } => Some(Alert((*alert).into())),
             Self::Tls { alert_sent, .. } => *alert_sent,
-            Self::Closed | Self::Io(_) | Self::TooLong => None,
+            Self::Closed | Self::Io(_) | Self::TooLong | Self::Refused(_) => None,
         }
     }
 
@@ -81,45 +83,8 @@ impl HandshakeError {
                 Cause::Protocol,
                 "a handshake flight of more than 64 KiB".into(),
             ),
+            Self::Refused(words) => (Cause::Limit, (*words).into()),
         }
-    }
-}
-
-/// What the record says of a finished handshake.
-#[must_use]
-pub fn describe_leg(common: &CommonState, peer: &PeerSeen) -> LegTls {
-    let group = common.negotiated_key_exchange_group();
-    LegTls {
-        protocol: match common.protocol_version() {
-            Some(ProtocolVersion::TLSv1_2) => Some("TLSv1.2"),
-            Some(ProtocolVersion::TLSv1_3) => Some("TLSv1.3"),
-            _ => None,
-        },
-        cipher: common
-            .negotiated_cipher_suite()
-            .and_then(|suite| iana_name(suite.suite())),
-        group: group.and_then(|group| group.name().as_str()),
-        alpn: common
-            .alpn_protocol()
-            .map(|name| String::from_utf8_lossy(name).into()),
-        resumed: common
-            .handshake_kind()
-            .map(|kind| kind == HandshakeKind::Resumed),
-        peer_identity: peer
-            .identity
-            .as_ref()
-            .map(|identity| identity.describe().into()),
-        peer_verified: peer.identity.as_ref().map(|_| peer.verified),
-    }
-}
-
-/// rustls names TLS 1.3 suites with a prefix of its own.
-fn iana_name(suite: rustls::CipherSuite) -> Option<&'static str> {
-    match suite {
-        rustls::CipherSuite::TLS13_AES_128_GCM_SHA256 => Some("TLS_AES_128_GCM_SHA256"),
-        rustls::CipherSuite::TLS13_AES_256_GCM_SHA384 => Some("TLS_AES_256_GCM_SHA384"),
-        rustls::CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => Some("TLS_CHACHA20_POLY1305_SHA256"),
-        other => other.as_str(),
     }
 }
 
@@ -130,6 +95,11 @@ pub trait Engine {
     fn process<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
 
     fn common(&self) -> &CommonState;
+
+    /// Why the handshake may not be a full one, if it was about to be.
+    fn refusal(&self) -> Option<&'static str> {
+        None
+    }
 
     /// Whether the peer cannot go on before it has our last flight.
     fn peer_waits(&self) -> bool;
@@ -146,6 +116,7 @@ pub trait Engine {
 pub struct ServerEngine {
     connection: UnbufferedServerConnection,
     bound: PeerBound,
+    gate: Option<FullHandshakeGate>,
 }
 
 impl ServerEngine {
@@ -156,7 +127,14 @@ impl ServerEngine {
         Ok(Self {
             connection,
             bound: PeerBound::default(),
+            gate: None,
         })
+    }
+
+    /// Without a gate the handshake may be a full one.
+    #[must_use]
+    pub fn behind(self, gate: Option<FullHandshakeGate>) -> Self {
+        Self { gate, ..self }
     }
 }
 
@@ -164,8 +142,14 @@ impl Engine for ServerEngine {
     type Data = ServerConnectionData;
 
     fn process<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        let connection = &mut self.connection;
-        with_peer_bound(&mut self.bound, || connection.process_tls_records(bytes))
+        let (connection, gate) = (&mut self.connection, &mut self.gate);
+        with_peer_bound(&mut self.bound, || {
+            with_gate(gate, || connection.process_tls_records(bytes))
+        })
+    }
+
+    fn refusal(&self) -> Option<&'static str> {
+        self.gate.as_ref()?.refusal()
     }
 
     fn common(&self) -> &CommonState {
@@ -299,6 +283,9 @@ impl<'a, E: Engine> Handshake<'a, E> {
                 }
                 Step::Closed => return Err(HandshakeError::Closed),
                 Step::Failed(error) => {
+                    if let Some(words) = self.engine.refusal() {
+                        return Err(HandshakeError::Refused(words));
+                    }
                     let alert_sent = self.send_alert(&error);
                     return Err(HandshakeError::Tls { error, alert_sent });
                 }

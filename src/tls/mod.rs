@@ -11,7 +11,9 @@ mod acceptor;
 mod bound;
 mod certificate;
 mod connector;
+mod describe;
 mod flight;
+mod gate;
 mod handoff;
 mod handshake;
 mod identity;
@@ -35,9 +37,11 @@ mod writer;
 pub use acceptor::ServerTls;
 pub use bound::{PeerBound, with_peer_bound};
 pub use connector::{ClientTls, Endpoint};
+pub use describe::describe_leg;
+pub use gate::{Answer, FullHandshakeGate};
 pub use handoff::{Drain, KernelError, Secrets};
 pub use handshake::{
-    ClientEngine, Engine, Handshake, HandshakeError, ServerEngine, Unsent, describe_leg, establish,
+    ClientEngine, Engine, Handshake, HandshakeError, ServerEngine, Unsent, establish,
 };
 pub use identity::{Identity, PeerSeen};
 pub use in_flight::{HandshakePlace, HandshakesInFlight};

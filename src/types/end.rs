@@ -72,6 +72,10 @@ pub enum Cause {
     NoRoute,
     /// A limit of the configuration refused the connection.
     Limit,
+    /// The client's address may not connect.
+    Denied,
+    /// The connection had lived as long as it may.
+    Expired,
     /// The server refused the connection, or could not be reached.
     Unreachable,
     /// No server of the group could be tried: without an address, down, or full.
@@ -85,7 +89,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Finished,
         Self::Closed,
         Self::Reset,
@@ -98,6 +102,8 @@ impl Cause {
         Self::Untrusted,
         Self::NoRoute,
         Self::Limit,
+        Self::Denied,
+        Self::Expired,
         Self::Unreachable,
         Self::NoServer,
         Self::Shutdown,
@@ -121,6 +127,8 @@ impl Cause {
             Self::Untrusted => "untrusted_peer",
             Self::NoRoute => "no_route",
             Self::Limit => "limit",
+            Self::Denied => "denied",
+            Self::Expired => "expired",
             Self::Unreachable => "unreachable",
             Self::NoServer => "no_server",
             Self::Shutdown => "shutdown",

@@ -16,7 +16,7 @@ use super::serve::accept;
 use crate::config::Plan;
 use crate::net::{Listening, PeerAddress};
 use crate::observe::RecordSender;
-use crate::session::{Core, ListenerState, ListenerTls, Parts, RunState};
+use crate::session::{Access, Core, ListenerState, ListenerTls, Parts, RunState};
 use crate::sys::{KtlsAbility, RingFeatures, ring_builder};
 use crate::tls::{ClientTls, MaterialError, ServerTls};
 use crate::types::{CoreId, GroupId, ListenerId};
@@ -33,6 +33,8 @@ pub struct Shared {
     pub connections: Vec<Arc<AtomicUsize>>,
     /// By upstream group: connections of its servers on all cores.
     pub server_counts: Vec<Arc<ServerCounts>>,
+    /// By listener; `None` where it serves every client.
+    pub access: Vec<Option<Arc<Access>>>,
     /// What the kernel's TLS can do, if it has one.
     pub kernel_tls: Option<KtlsAbility>,
 }
@@ -130,9 +132,9 @@ async fn run(shared: &Shared, assignment: Assignment) -> Result<(), WorkerError>
     }
     let inbox = mailbox.open().map_err(WorkerError::Socket)?;
     on_ready();
-    read_letters(&core, &inbox)
-        .await
-        .map_err(WorkerError::Socket)
+    let ended = read_letters(&core, &inbox).await;
+    core.flush_journal();
+    ended.map_err(WorkerError::Socket)
 }
 
 fn core(
@@ -150,9 +152,11 @@ fn core(
     });
     let listeners = listener_tls
         .zip(&shared.connections)
-        .map(|(tls, connections)| ListenerState {
+        .zip(&shared.access)
+        .map(|((tls, connections), access)| ListenerState {
             tls,
             connections: Arc::clone(connections),
+            access: access.clone(),
         })
         .collect();
     let reporter = RefCell::new(reporter);
@@ -272,6 +276,7 @@ mod tests {
             client_tls: vec![None],
             server_counts: vec![Arc::new(ServerCounts::new(&plan.upstreams[0], 1))],
             connections: vec![Arc::default(), Arc::default()],
+            access: vec![None, None],
             kernel_tls: None,
         }
     }

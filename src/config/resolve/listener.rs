@@ -8,6 +8,7 @@ use crate::config::file::{ListenerFile, Table, Text, Texts};
 use crate::config::plan::{BindAddress, ListenerPlan, Located};
 use crate::config::value::{Refusal, bind_address};
 
+use super::access::{access, pace};
 use super::downstream::downstream_tls;
 use super::members::next_upstream;
 use super::proxied::proxied;
@@ -75,6 +76,8 @@ fn listener(
         binds,
         target: target(scope, &file, groups),
         connections_max: scope.count(&file.max_connections, &defaults::MAX_CONNECTIONS),
+        access: access(scope, &file),
+        pace: pace(scope, &file),
         backlog: scope.count(&file.backlog, &defaults::BACKLOG),
         steering: scope.word(&file.steering, &defaults::STEERING),
         client_hello_timeout: scope

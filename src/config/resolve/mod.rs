@@ -3,6 +3,7 @@
 //! A plan comes out even of a file with errors, so that the certificates it names can be checked
 //! in the same run; only [`super::Loaded`] decides whether it may be used.
 
+mod access;
 mod checks;
 mod downstream;
 mod listener;

@@ -32,6 +32,7 @@ pub(super) fn log(desk: &mut Desk<'_>, file: Option<Spanned<Table<LogFile>>>) ->
         access: access(scope, &file),
         format: scope.word(&file.format, &defaults::FORMAT),
         queue_max: scope.count(&file.queue, &defaults::QUEUE),
+        refused_max: scope.count(&file.refused, &defaults::REFUSED),
     }
 }
 

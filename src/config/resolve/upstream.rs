@@ -17,6 +17,7 @@ use crate::config::plan::{
 use crate::config::value::{Refusal, alpn_protocol, server_address, tls_server_name};
 use crate::types::GroupId;
 
+use super::access::local_address;
 use super::listener::plain_name;
 use super::members::{ServerLimits, given_switch, group_limits, queue, someone_serves};
 use super::policy::{PolicyKeys, tls_policy};
@@ -110,6 +111,7 @@ fn upstream(
         queue_max,
         queue_timeout,
         resolve: resolve_plan(scope, &file),
+        local: local_address(scope, &file, &servers),
         socket: socket_options(
             scope,
             &SocketKeys {

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::thread::Thread;
 
-use rtrb::{Consumer, Producer, RingBuffer};
+use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
 use crate::observe::Record;
 
@@ -67,6 +67,14 @@ impl RecordSender {
             ring.dropped.fetch_add(1, Ordering::Relaxed);
         }
         ring.wake();
+    }
+
+    /// The same, but with a full ring the record comes back uncounted.
+    pub fn offer(&mut self, record: Box<Record>) -> Option<Box<Record>> {
+        let ring = self.ring.as_mut()?;
+        let refused = ring.records.push(record).err();
+        ring.wake();
+        refused.map(|PushError::Full(record)| record)
     }
 }
 

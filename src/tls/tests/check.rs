@@ -2,10 +2,10 @@ use super::openssl;
 use super::pki::{Leaf, self_signed};
 use super::*;
 use crate::config::{
-    AccessLog, Balance, Carriage, CertificatePlan, Diagnostic, HealthPlan, Keepalive, ListenerPlan,
-    LogFormat, LogPlan, PathChoice, Plan, ResolvePlan, RuntimePlan, ServerAddress, ServerPlan,
-    Severity, SocketOptions, Steering, Target, Trust, UpstreamAlpn, UpstreamPlan, UpstreamTls,
-    Workers,
+    AccessLog, AccessPlan, Balance, Carriage, CertificatePlan, Diagnostic, HealthPlan, Keepalive,
+    ListenerPlan, LocalAddress, LogFormat, LogPlan, Pace, PathChoice, Plan, ResolvePlan,
+    RuntimePlan, ServerAddress, ServerPlan, Severity, SocketOptions, Steering, Target, Trust,
+    UpstreamAlpn, UpstreamPlan, UpstreamTls, Workers,
 };
 use crate::tls::inspect::inspect_at;
 use crate::types::GroupId;
@@ -35,6 +35,7 @@ fn plan(listener: Option<DownstreamTls>, upstream: Option<UpstreamTls>) -> Plan 
             access: AccessLog::Off,
             format: LogFormat::Json,
             queue_max: 1,
+            refused_max: 1,
         },
         listeners: vec![ListenerPlan {
             name: "l".into(),
@@ -42,6 +43,8 @@ fn plan(listener: Option<DownstreamTls>, upstream: Option<UpstreamTls>) -> Plan 
             target: Target::Group(GroupId(0)),
             tls: listener,
             connections_max: 1,
+            access: AccessPlan::default(),
+            pace: Pace::default(),
             backlog: 1,
             steering: Steering::Kernel,
             client_hello_timeout: second,
@@ -78,6 +81,7 @@ fn plan(listener: Option<DownstreamTls>, upstream: Option<UpstreamTls>) -> Plan 
                 ttl_min: second,
                 ttl_max: second,
             },
+            local: LocalAddress::Kernel,
             socket: SOCKET,
             carriage: CARRIAGE,
             proxy_protocol: None,
