@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::config::{self, Loaded};
 
 use super::{EXIT_REFUSED, report};
-use crate::tls;
+use crate::{net, tls};
 
 /// `ringway check FILE`: all diagnostics to stderr, one line of summary to stdout.
 #[must_use]
@@ -20,9 +20,10 @@ pub fn run(path: &Path) -> ExitCode {
     }
 }
 
-/// Opens the files that the configuration names, too.
+/// Opens the files that the configuration names, too, and tries what needs rights.
 pub(super) fn examine(mut loaded: Loaded) -> Loaded {
     loaded.inspect(tls::inspect);
+    loaded.inspect(net::inspect);
     loaded
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use socket2::{Domain, SockAddr, SockRef, Type};
 
-use super::{Socket, apply_first_options};
+use super::{Origin, Socket, apply_first_options};
 use crate::config::SocketOptions;
 
 /// An address that can be connected to: what a server's configured address resolved to.
@@ -36,6 +36,18 @@ impl std::fmt::Display for PeerAddress {
 /// # Errors
 /// What socket, connect or the handshake of TCP report: refused, unreachable, out of files.
 pub async fn dial(address: &PeerAddress, options: &SocketOptions) -> io::Result<Socket> {
+    dial_from(None, address, options).await
+}
+
+/// The same from an address of our choice.
+///
+/// # Errors
+/// Also what bind reports: the address is gone from this host, its ports are used up.
+pub async fn dial_from(
+    origin: Option<Origin>,
+    address: &PeerAddress,
+    options: &SocketOptions,
+) -> io::Result<Socket> {
     let (domain, target) = match address {
         PeerAddress::Ip(address) => (Domain::for_address(*address), SockAddr::from(*address)),
         PeerAddress::Unix(path) => (Domain::UNIX, SockAddr::unix(path.as_path())?),
@@ -44,6 +56,9 @@ pub async fn dial(address: &PeerAddress, options: &SocketOptions) -> io::Result<
     let socket = socket2::Socket::new(domain, Type::STREAM.nonblocking(), None)?;
     if domain != Domain::UNIX {
         apply_first_options(&SockRef::from(&socket), options)?;
+    }
+    if let Some(origin) = origin {
+        origin.bind(&socket)?;
     }
     let mut pending = is_pending(socket.connect(&target))?;
     if pending && address.is_this_host() {

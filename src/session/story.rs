@@ -231,6 +231,7 @@ async fn reach<'a>(
     let request = Request {
         group: core.group(group),
         proxy_header: proxy_header.as_deref().unwrap_or_default(),
+        client: story.client_address(),
         buffers: &core.tools.buffers,
         handshakes: &core.handshakes,
         listener: plan,

@@ -1,5 +1,6 @@
 //! What needs `unsafe`, and what asks the kernel about itself. Nothing else may use `unsafe`.
 
+mod bind;
 mod clock;
 mod fd;
 mod ktls;
@@ -8,6 +9,7 @@ mod probe;
 mod reuseport;
 mod rlimit;
 
+pub use bind::leave_port_to_connect;
 pub use clock::coarse_clock;
 pub use fd::borrow_stream;
 pub use ktls::{

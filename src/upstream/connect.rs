@@ -1,4 +1,5 @@
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use super::group::{Asked, Endpoint, Group};
 use super::lease::Lease;
 use super::roster::Lack;
 use crate::config::{ListenerPlan, Setback};
-use crate::net::{Buffers, Inbound, PeerAddress, Socket, dial};
+use crate::net::{Buffers, Inbound, PeerAddress, Socket, dial_from, origin};
 use crate::observe::LegTls;
 use crate::tls::{
     self, ClientEngine, Engine, Handshake, HandshakesInFlight, TlsLeg, describe_leg, establish,
@@ -20,6 +21,8 @@ pub struct Request<'a, 'g> {
     pub group: &'g Group,
     /// What each server is sent first; may be empty.
     pub proxy_header: &'a [u8],
+    /// The client's address, for servers that shall see it.
+    pub client: Option<IpAddr>,
     pub buffers: &'a Buffers,
     pub handshakes: &'a HandshakesInFlight,
     /// Its limits.
@@ -131,18 +134,24 @@ pub async fn connect<'g>(
 /// Why an attempt came to nothing.
 struct Refused {
     end: End,
-    /// `None`: the server is not to blame.
+    /// `None`: with another server it would be the same.
     setback: Option<Setback>,
+    /// The server is at fault.
+    blamed: bool,
 }
 
 impl From<End> for Refused {
     fn from(end: End) -> Self {
         let setback = setback(&end);
-        Self { end, setback }
+        Self {
+            end,
+            blamed: setback.is_some(),
+            setback,
+        }
     }
 }
 
-/// Blames the server, if it is to blame. True: the next one may be tried.
+/// Blames the server, if it is at fault. True: the next one may be tried.
 fn goes_on(
     request: &Request<'_, '_>,
     lease: &Lease<'_>,
@@ -152,7 +161,9 @@ fn goes_on(
     let Some(setback) = refused.setback else {
         return false;
     };
-    lease.fails(|| in_words(&refused.end));
+    if refused.blamed {
+        lease.fails(|| in_words(&refused.end));
+    }
     let listener = request.listener;
     let has_time = attempts.deadline.is_none_or(|it| Instant::now() < it);
     has_time
@@ -266,7 +277,11 @@ impl StepLimit {
     fn passed(&self, phase: Phase, own: &'static str, address: &PeerAddress) -> Refused {
         let end = with_address(upstream_end(Cause::Timeout, phase, self.key), address);
         let setback = setback(&end).filter(|_| self.key == own);
-        Refused { end, setback }
+        Refused {
+            end,
+            blamed: setback.is_some(),
+            setback,
+        }
     }
 }
 
@@ -288,7 +303,12 @@ async fn attempt(
     let at = |end: End| Refused::from(with_address(end, &endpoint.address));
     let socket = match dialled.await {
         Ok(Ok(socket)) => socket,
-        Ok(Err(error)) => return Err(at(dial_end(&error, endpoint))),
+        Ok(Err(error)) => {
+            let mut refused = at(dial_end(&error, endpoint));
+            // No address or port of ours reaches this server, and may reach another.
+            refused.blamed &= error.kind() != io::ErrorKind::AddrNotAvailable;
+            return Err(refused);
+        }
         Err(_) => return Err(limit.passed(Phase::Connect, CONNECT_TIMEOUT, &endpoint.address)),
     };
     let connected = begun.elapsed();
@@ -319,7 +339,13 @@ async fn attempt(
 /// With TLS the PROXY header goes with the ClientHello; without, the server may wait for nothing
 /// else before it speaks.
 async fn open(request: &Request<'_, '_>, endpoint: &Endpoint) -> io::Result<Socket> {
-    let socket = dial(&endpoint.address, &request.group.plan.socket).await?;
+    let plan = &request.group.plan;
+    let origin = match &endpoint.address {
+        PeerAddress::Ip(server) => origin(&plan.local, request.client, server.ip()),
+        PeerAddress::Unix(_) => Ok(None),
+    };
+    let origin = origin.map_err(|words| io::Error::new(io::ErrorKind::AddrNotAvailable, words))?;
+    let socket = dial_from(origin, &endpoint.address, &plan.socket).await?;
     if endpoint.tls.is_none() {
         socket.send_all(request.proxy_header).await?;
     }

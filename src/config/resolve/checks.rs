@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::config::access::LocalAddress;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::plan::{
     Balance, BindAddress, ListenerPlan, Located, Plan, ServerAddress, Target,
@@ -18,6 +19,7 @@ pub(super) fn whole_file(desk: &mut Desk<'_>, plan: &Plan, groups: &Groups) {
     no_loops(desk, plan);
     tls_in_tls(desk, plan);
     names_are_seen(desk, plan);
+    transparent_clients_have_addresses(desk, plan);
     if desk.lost.is_empty() {
         upstreams_are_used(desk, groups);
     }
@@ -199,6 +201,33 @@ fn names_are_seen(desk: &mut Desk<'_>, plan: &Plan) {
             .at_place(&bind.place)
             .cure("add [listener.tls] or a [[listener.route]], or write \"hash-source\""),
         );
+    }
+}
+
+/// A client of a unix socket has no address that a server could see.
+fn transparent_clients_have_addresses(desk: &mut Desk<'_>, plan: &Plan) {
+    for listener in &plan.listeners {
+        let path = |bind: &'_ Located<BindAddress>| match &bind.value {
+            BindAddress::Unix(path) => Some((path.clone(), bind.place.clone())),
+            BindAddress::Tcp(_) => None,
+        };
+        let Some((path, place)) = listener.binds.iter().find_map(path) else {
+            continue;
+        };
+        let transparent = targets(listener)
+            .into_iter()
+            .filter_map(|id| plan.upstreams.get(usize::from(id.0)))
+            .find(|group| matches!(group.local, LocalAddress::Client(_)));
+        if let Some(group) = transparent {
+            desk.diagnostics.push(
+                Diagnostic::error(format!(
+                    "clients of `unix:{}` have no address that upstream `{}`, which is transparent, could connect from",
+                    path.display(), group.name
+                ))
+                .at_place(&place)
+                .cure("send them to an upstream of its own, without `transparent`"),
+            );
+        }
     }
 }
 
