@@ -123,3 +123,111 @@ fn is_refusal(end: &End) -> bool {
     let early = matches!(end.phase, Phase::Accept | Phase::DownstreamHandshake);
     ours && early
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::config::AccessLog;
+    use crate::observe::SinkHandle;
+    use crate::observe::sample::{bare_record, plan};
+    use crate::types::Side;
+
+    fn record(end: End) -> Box<Record> {
+        Box::new(Record {
+            end: Some(end),
+            ..bare_record()
+        })
+    }
+
+    fn refusal(detail: &str) -> Box<Record> {
+        record(End::new(Cause::Limit, Phase::Accept, None).with_detail(detail))
+    }
+
+    /// The lines that a journal has written, each with its reason and what it stands for.
+    fn written(run: impl FnOnce(&mut Journal)) -> Vec<(String, u64)> {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("access.log");
+        let sink = SinkHandle::spawn(plan(AccessLog::File(file.clone()), 1000)).unwrap();
+        let mut journal = Journal::new(sink.sender(), 2);
+        run(&mut journal);
+        drop(journal);
+        sink.close();
+        let text = std::fs::read_to_string(file).unwrap();
+        let line = |line: &str| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let detail = line["detail"].as_str().unwrap_or_default().to_owned();
+            (detail, 1 + line["left_out"].as_u64().unwrap_or(0))
+        };
+        text.lines().map(line).collect()
+    }
+
+    #[test]
+    fn of_many_refusals_a_second_the_first_have_lines_and_the_last_counts_the_rest() {
+        let start = Instant::now();
+        let lines = written(|journal| {
+            for n in 0..10 {
+                journal.write(refusal("a"), start + Duration::from_millis(n));
+            }
+            assert!(journal.is_waiting());
+            journal.flush(start + Duration::from_millis(900), false);
+            assert!(journal.is_waiting(), "its second is not over");
+            journal.flush(start + Duration::from_millis(1000), false);
+            assert!(!journal.is_waiting());
+        });
+        let expected = [1, 1, 8].map(|count| ("a".to_owned(), count));
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn a_new_second_begins_with_what_waited_in_the_last_one() {
+        let start = Instant::now();
+        let lines = written(|journal| {
+            for n in 0..5 {
+                journal.write(refusal("a"), start + Duration::from_millis(n));
+            }
+            for n in 0..4 {
+                journal.write(refusal("a"), start + Duration::from_millis(1500 + n));
+            }
+            journal.flush(start + Duration::from_millis(1600), true);
+        });
+        let counts: Vec<_> = lines.into_iter().map(|(_, count)| count).collect();
+        assert_eq!(counts, [1, 1, 3, 1, 1, 2]);
+    }
+
+    #[test]
+    fn each_reason_has_lines_of_its_own_and_what_is_no_refusal_always_has_one() {
+        let now = Instant::now();
+        let client = || End::new(Cause::Protocol, Phase::ClientHello, Some(Side::Downstream));
+        let lines = written(|journal| {
+            for _ in 0..4 {
+                journal.write(refusal("a"), now);
+                journal.write(refusal("b"), now);
+                journal.write(record(client()), now);
+            }
+            journal.flush(now, true);
+        });
+        let of = |detail: &str| {
+            let lines = lines.iter().filter(|(known, _)| known == detail);
+            lines.map(|(_, count)| *count).collect::<Vec<_>>()
+        };
+        assert_eq!(of("a"), [1, 1, 2]);
+        assert_eq!(of("b"), [1, 1, 2]);
+        assert_eq!(of(""), [1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn a_limit_met_by_bytes_that_flow_is_no_refusal() {
+        for (cause, phase, expected) in [
+            (Cause::Denied, Phase::Accept, true),
+            (Cause::Limit, Phase::DownstreamHandshake, true),
+            (Cause::Limit, Phase::Relay, false),
+            (Cause::Limit, Phase::UpstreamHandshake, false),
+            (Cause::Timeout, Phase::ClientHello, false),
+        ] {
+            let end = End::new(cause, phase, None);
+            assert_eq!(is_refusal(&end), expected, "{cause:?} {phase:?}");
+        }
+    }
+}
