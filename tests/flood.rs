@@ -103,27 +103,33 @@ fn established_clients_go_on(keys: &str) {
     let connect = || Link::connect_tls(front, &tls, "localhost").unwrap();
     let mut others: Vec<_> = (0..50).map(|_| connect()).collect();
     let mut client = connect();
+    // The machine's own share of what the client sees: the flood takes its cores, too.
+    let mut direct = Link::connect(echo.address()).unwrap();
     // Pools, caches and the allocator's own are full after this.
     (0..2000).for_each(|n| garbage(front, n));
     let before = Latencies::of(&mut client, length);
+    // A test's echo gives a silent client up after a while.
+    others.iter_mut().for_each(|link| link.ping(b"there?"));
     let (memory, files) = (proxy.memory_bytes(), proxy.open_files());
 
     let (stop, opened) = (AtomicBool::new(false), AtomicU64::new(0));
-    let (during, memory_during) = std::thread::scope(|scope| {
+    let (during, beside, memory_during) = std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let (stop, opened) = (&stop, &opened);
             scope.spawn(move || flood(front, thread, per_second / THREADS, stop, opened));
         }
+        let beside = scope.spawn(|| Latencies::of(&mut direct, length));
         let during = Latencies::of(&mut client, length);
         let memory = proxy.memory_bytes();
         stop.store(true, Ordering::Relaxed);
-        (during, memory)
+        (during, beside.join().unwrap(), memory)
     });
     let opened = opened.into_inner();
     proxy.wait_no_more_files(files, 2 * 2 * 64);
     let memory_after = proxy.memory_bytes();
     println!(
         "{keys:?}: {opened} garbage connections in {length:?}\n  before: {before}\n  during: {during}\n  \
+         without the proxy: {beside}\n  \
          memory: {} before, {} during, {} after",
         mib(memory),
         mib(memory_during),
