@@ -92,7 +92,8 @@ fn start(keys: &str, house: &House, server: &Address) -> Proxy {
     ringway.start(&front_to_back(keys, &house.terminate(), server))
 }
 
-fn established_clients_go_on(keys: &str) {
+/// What was seen, in words.
+fn established_clients_go_on(keys: &str) -> String {
     let per_second = from_environment("RINGWAY_TEST_FLOOD", 1000);
     let length = Duration::from_secs(from_environment("RINGWAY_TEST_FLOOD_SECONDS", 2));
     let house = House::new();
@@ -127,7 +128,7 @@ fn established_clients_go_on(keys: &str) {
     let opened = opened.into_inner();
     proxy.wait_no_more_files(files, 2 * 2 * 64);
     let memory_after = proxy.memory_bytes();
-    println!(
+    let seen = format!(
         "{keys:?}: {opened} garbage connections in {length:?}\n  before: {before}\n  during: {during}\n  \
          without the proxy: {beside}\n  \
          memory: {} before, {} during, {} after",
@@ -142,16 +143,18 @@ fn established_clients_go_on(keys: &str) {
     let bound = memory + 32 * 1024 * 1024;
     assert!(
         memory_during.max(memory_after) <= bound,
-        "memory grew by more than a flood's queues"
+        "memory grew by more than a flood's queues: {seen}"
     );
+    seen
 }
 
 #[test]
 fn under_a_flood_of_garbage_established_clients_go_on_and_memory_stays_bounded() {
-    established_clients_go_on("");
+    println!("{}", established_clients_go_on(""));
 }
 
 #[test]
 fn a_flood_that_is_refused_by_rate_costs_established_clients_no_more() {
-    established_clients_go_on("new_connections_per_source = { rate = 10, burst = 100 }");
+    let keys = "new_connections_per_source = { rate = 10, burst = 100 }";
+    println!("{}", established_clients_go_on(keys));
 }

@@ -365,7 +365,8 @@ fn a_reset_before_anything_was_carried_is_a_failure_and_one_after_is_none() {
     for _ in 0..10 {
         let mut link = Link::connect(proxy.address("front")).unwrap();
         link.send(b"poison").unwrap();
-        link.finish().unwrap();
+        // Its reset may be here already.
+        let _ = link.finish();
         let _ = link.receive_to_end();
     }
     assert_eq!(provoked.counts().accepted(), 5, "it keeps its share");

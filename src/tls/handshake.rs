@@ -22,7 +22,6 @@ use super::record::{HEADER_BYTES, Opener, Sealer, record_bytes};
 use super::stream::{Kernel, Shared, TlsLeg, TlsReader};
 use super::writer::TlsWriter;
 use crate::net::{Buffers, Expect, Inbound, ReceiveError, SMALL_BYTES, Socket};
-use crate::observe::LegTls;
 use crate::proto::proxy::{V2_BODY_BYTES_MAX, V2_FIXED_BYTES};
 use crate::types::{Alert, Cause, End, Phase, Side};
 
