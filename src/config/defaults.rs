@@ -1,5 +1,6 @@
 //! What a key means when the file does not set it, the bounds it must keep, and why.
 
+mod checks;
 mod limits;
 mod proxied;
 mod servers;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use super::plan::{CipherSuite, Group, LogFormat, PathChoice, Steering, TlsVersions, VerifyClient};
 
+pub(super) use checks::*;
 pub(super) use servers::*;
 
 pub(super) use proxied::{

@@ -155,6 +155,21 @@ pub(super) struct UpstreamFile {
     pub(super) ktls_after: Text,
     pub(super) proxy_protocol: Text,
     pub(super) tls: Option<Spanned<Table<UpstreamTlsFile>>>,
+    pub(super) check: Option<Spanned<Table<CheckFile>>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CheckFile {
+    #[serde(rename = "type")]
+    pub(super) kind: Text,
+    pub(super) port: Whole,
+    pub(super) send: Text,
+    pub(super) expect: Text,
+    pub(super) interval: Text,
+    pub(super) timeout: Text,
+    pub(super) rise: Whole,
+    pub(super) fall: Whole,
 }
 
 #[derive(Debug, Default, Deserialize)]

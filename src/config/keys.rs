@@ -162,6 +162,20 @@ pub(super) const TABLES: &[Table] = &[
             key("ktls_after", "\"256KiB\""),
             key("proxy_protocol", "\"v2\""),
             key("tls", ""),
+            key("check", ""),
+        ],
+    },
+    Table {
+        name: "upstream.X.check",
+        keys: &[
+            key("type", "\"tcp\""),
+            key("port", "8081"),
+            key("send", r#""PING\r\n""#),
+            key("expect", "\"+PONG\""),
+            key("interval", "\"2s\""),
+            key("timeout", "\"2s\""),
+            key("rise", "2"),
+            key("fall", "3"),
         ],
     },
     Table {
@@ -395,7 +409,7 @@ mod tests {
         use crate::config::{Origin, parse};
         let text = "[[listener]]\nname = \"a\"\nbind = \"127.0.0.1:1\"\nupstream = \"b\"\n\
                     [listener.tls]\ncertificate = \"a.crt\"\nprivate_key = \"a.key\"\n\
-                    [upstream.b]\nservers = [\"10.0.0.1:1\"]\n[upstream.b.tls]\n";
+                    [upstream.b]\nservers = [\"10.0.0.1:1\"]\n[upstream.b.tls]\n[upstream.b.check]\n";
         let loaded = parse("x.toml", text);
         assert!(loaded.plan().is_some());
         for value in &loaded.effective {

@@ -2,6 +2,7 @@
 //!
 //! A [`Plan`] is immutable. It is made once from a file (or by `demo`) and shared by all cores.
 
+mod check;
 mod tls;
 
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use ipnet::IpNet;
 use super::access::{AccessPlan, LocalAddress, Pace};
 use crate::types::{GroupId, ListenerId};
 
+pub use check::{CheckKind, CheckPlan};
 pub use tls::{
     CertificatePlan, CipherSuite, DownstreamTls, Group, IdentityPattern, Resumption, TlsPolicy,
     TlsVersions, Trust, UpstreamAlpn, UpstreamTls, VerifyClient,
@@ -304,6 +306,8 @@ pub struct UpstreamPlan {
     pub queue_max: usize,
     pub queue_timeout: Duration,
     pub tls: Option<UpstreamTls>,
+    /// `None`: its connections alone show how its servers are.
+    pub check: Option<CheckPlan>,
     pub resolve: ResolvePlan,
     pub local: LocalAddress,
     pub socket: SocketOptions,

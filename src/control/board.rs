@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -17,7 +17,8 @@ pub(super) struct Board {
 #[derive(Default)]
 struct BoardState {
     known: BTreeMap<NameKey, Arc<[SocketAddr]>>,
-    down: HashSet<(NameKey, PeerAddress)>,
+    /// All that are not up.
+    down: HashMap<(NameKey, PeerAddress), ServerState>,
     workers: BTreeMap<usize, Postbox>,
 }
 
@@ -31,7 +32,7 @@ impl Board {
     pub(super) fn publish(&self, key: NameKey, addresses: Vec<SocketAddr>) {
         self.with(|board| {
             let addresses: Arc<[SocketAddr]> = addresses.into();
-            board.down.retain(|(known, address)| {
+            board.down.retain(|(known, address), _| {
                 let stays = |found| *address == PeerAddress::Ip(found);
                 *known != key || addresses.iter().copied().any(stays)
             });
@@ -48,31 +49,37 @@ impl Board {
             for (key, addresses) in &board.known {
                 postbox.post(resolved(*key, addresses));
             }
-            for (key, address) in &board.down {
-                postbox.post(server(*key, address, ServerState::Down));
+            for ((key, address), state) in &board.down {
+                postbox.post(server(*key, address, *state));
             }
             board.workers.insert(worker, postbox);
         });
     }
 
     /// A worker has found out how a server is. True: it was not known, and the others are told.
+    ///
+    /// What the checks say of a server stands above what connections meet.
     pub(super) fn on_change(&self, worker: usize, change: &Change) -> bool {
-        let key = NameKey {
-            group: change.group,
-            server: change.server,
-        };
         self.with(|board| {
-            let place = (key, change.address.clone());
-            let is_news = match change.state {
-                ServerState::Down => board.down.insert(place),
-                ServerState::Up => board.down.remove(&place),
+            let place = (key_of(change), change.address.clone());
+            let is_news = match (change.state, board.down.get(&place)) {
+                (ServerState::Up, known) => known == Some(&ServerState::Down),
+                (_, known) => known.is_none(),
             };
-            let others = board.workers.iter().filter(|(other, _)| **other != worker);
-            for (_, postbox) in others.filter(|_| is_news) {
-                postbox.post(server(key, &change.address, change.state));
+            if is_news {
+                board.note(place, change.state);
+                board.tell(change, Some(worker));
             }
             is_news
         })
+    }
+
+    /// The checks of a server have found that it is down, or up again: all workers are told.
+    pub(super) fn on_check(&self, change: &Change) {
+        self.with(|board| {
+            board.note((key_of(change), change.address.clone()), change.state);
+            board.tell(change, None);
+        });
     }
 
     /// The worker's thread has ended.
@@ -98,6 +105,29 @@ impl Board {
             .state
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
+
+impl BoardState {
+    fn note(&mut self, place: (NameKey, PeerAddress), state: ServerState) {
+        match state {
+            ServerState::Up => self.down.remove(&place),
+            ServerState::Down | ServerState::Barred => self.down.insert(place, state),
+        };
+    }
+
+    fn tell(&self, change: &Change, but: Option<usize>) {
+        let others = self.workers.iter().filter(|(it, _)| Some(**it) != but);
+        for (_, postbox) in others {
+            postbox.post(server(key_of(change), &change.address, change.state));
+        }
+    }
+}
+
+fn key_of(change: &Change) -> NameKey {
+    NameKey {
+        group: change.group,
+        server: change.server,
     }
 }
 
@@ -247,5 +277,70 @@ mod tests {
         assert_eq!(told(&again), [(FIRST, vec![1]), (SECOND, vec![7])]);
         board.publish(FIRST, addresses(&[2]));
         assert_eq!(told(&again), [(FIRST, vec![2])]);
+    }
+
+    fn change(state: ServerState) -> Change {
+        Change {
+            group: FIRST.group,
+            server: FIRST.server,
+            address: PeerAddress::Ip(addresses(&[1])[0]),
+            state,
+            reason: "for a test".into(),
+        }
+    }
+
+    fn states(mailbox: &Mailbox) -> Vec<ServerState> {
+        let state = |letter| match letter {
+            Letter::Server { state, .. } => Some(state),
+            _ => None,
+        };
+        mailbox.received().into_iter().filter_map(state).collect()
+    }
+
+    /// What is known, by what is heard: the news for the others, and what is known then.
+    #[test]
+    fn what_a_check_says_stands_above_what_connections_meet() {
+        use ServerState::{Barred, Down, Up};
+        for (known, heard, told, then) in [
+            (Up, Down, vec![Down], Down),
+            (Up, Up, vec![], Up),
+            (Down, Down, vec![], Down),
+            (Down, Up, vec![Up], Up),
+            (Barred, Down, vec![], Barred),
+            (Barred, Up, vec![], Barred),
+        ] {
+            let board = Board::default();
+            board.on_check(&change(known));
+            let others = enlisted(&board, 1);
+            let _ = states(&others);
+            let is_news = board.on_change(0, &change(heard));
+            assert_eq!(is_news, !told.is_empty(), "{known:?}, {heard:?}");
+            assert_eq!(states(&others), told, "{known:?}, {heard:?}");
+            let late: Vec<_> = [then].into_iter().filter(|it| *it != Up).collect();
+            assert_eq!(states(&enlisted(&board, 2)), late, "{known:?}, {heard:?}");
+        }
+    }
+
+    #[test]
+    fn every_worker_is_told_what_a_check_says_also_of_a_server_that_is_out() {
+        use ServerState::{Barred, Down, Up};
+        let board = Board::default();
+        let workers = [enlisted(&board, 0), enlisted(&board, 1)];
+        assert!(board.on_change(0, &change(Down)));
+        board.on_check(&change(Barred));
+        board.on_check(&change(Up));
+        assert_eq!(states(&workers[0]), [Barred, Up]);
+        assert_eq!(states(&workers[1]), [Down, Barred, Up]);
+        assert_eq!(states(&enlisted(&board, 2)), []);
+    }
+
+    #[test]
+    fn an_address_that_a_name_has_lost_is_forgotten_with_its_state() {
+        let board = Board::default();
+        board.publish(FIRST, addresses(&[1]));
+        board.on_check(&change(ServerState::Barred));
+        board.publish(FIRST, addresses(&[2]));
+        board.publish(FIRST, addresses(&[1, 2]));
+        assert_eq!(states(&enlisted(&board, 0)), []);
     }
 }

@@ -1,8 +1,9 @@
-//! The control thread: sockets, workers, names, signals. Nothing here moves a byte.
+//! The control thread: sockets, workers, names, checks, signals. Nothing here moves a byte.
 
 mod banner;
 mod board;
 mod crew;
+mod prober;
 mod reports;
 pub mod resolver;
 mod signals;

@@ -46,13 +46,13 @@ pub(super) async fn follow(
 }
 
 /// One line a change, whatever the number of cores.
-fn say(plan: &Plan, change: &Change) {
+pub(super) fn say(plan: &Plan, change: &Change) {
     let group = plan.upstream(change.group);
     let server = group.servers.get(usize::from(change.server.0));
     let name = server.map_or_else(String::new, |it| it.address.value.to_string());
     let (address, reason) = (&change.address, &change.reason);
     match change.state {
-        ServerState::Down => {
+        ServerState::Down | ServerState::Barred => {
             tracing::warn!(group = group.name, server = name, %address, reason, "server down");
         }
         ServerState::Up => {

@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep_until};
 use super::banner::Banner;
 use super::board::Board;
 use super::crew::{Crew, Notice, Restarts};
-use super::reports::{REPORTS_MAX, follow};
+use super::prober::{CHECKS_MAX, Prober};
+use super::reports::{REPORTS_MAX, follow, say};
 use super::resolver::{Resolver, Source, questions};
 use super::signals::{Asked, Signals};
 use super::sockets::Sockets;
@@ -66,6 +67,7 @@ pub struct Started {
     board: Board,
     signals: Signals,
     sink: SinkHandle,
+    prober: Prober,
     _resolver: Resolver,
 }
 
@@ -108,8 +110,13 @@ pub(crate) async fn start_with(
     say_banner(&plan, &probe, (driver, &cpus), (nofile, &sockets));
 
     let board = Board::default();
-    let posted = board.clone();
-    let publish = move |key, addresses| posted.publish(key, addresses);
+    let prober = prober(&shared, &board);
+    let (posted, checked) = (board.clone(), prober.clone());
+    let publish = move |key, addresses: Vec<_>| {
+        // First, so that no check speaks of an address that the board has forgotten.
+        checked.resolved(key, &addresses);
+        posted.publish(key, addresses);
+    };
     let resolver = Resolver::start(Source::system(), questions(&plan), publish).await;
 
     let (crew, notices) = Crew::new();
@@ -129,10 +136,22 @@ pub(crate) async fn start_with(
         board,
         signals,
         sink,
+        prober,
         _resolver: resolver,
     };
     started.start_workers().await?;
     Ok(started)
+}
+
+/// What the checks find is logged here once, and told to all workers.
+fn prober(shared: &Shared, board: &Board) -> Prober {
+    let (plan, board) = (Arc::clone(&shared.plan), board.clone());
+    let publish = move |change| {
+        say(&plan, &change);
+        board.on_check(&change);
+    };
+    let plan = Arc::clone(&shared.plan);
+    Prober::start(plan, shared.client_tls.clone(), publish)
 }
 
 fn say_banner(
@@ -240,7 +259,9 @@ fn descriptors(plan: &Plan, workers: usize) -> u64 {
         .map(|listener| listener.binds.len() * workers * 2)
         .sum();
     let pipes = workers * plan.runtime.pipes_max;
-    (2 * connections + listening + 2 * pipes + DESCRIPTORS_OWN) as u64
+    let has_checks = plan.upstreams.iter().any(|it| it.check.is_some());
+    let checks = if has_checks { CHECKS_MAX } else { 0 };
+    (2 * connections + listening + 2 * pipes + checks + DESCRIPTORS_OWN) as u64
 }
 
 impl Started {
@@ -361,6 +382,7 @@ impl Started {
         let limit = self.context.shared.plan.runtime.drain_timeout;
         tracing::info!("draining for at most {limit:?}; a second signal closes at once");
         self.context.sockets = None;
+        self.prober.end();
         self.board.advance(RunState::Draining);
         if !self.all_finished(limit, true).await {
             tracing::warn!("closing the connections that are left");

@@ -83,6 +83,7 @@ fn upstream() -> UpstreamPlan {
         queue_max: 0,
         queue_timeout: Duration::from_secs(1),
         tls: None,
+        check: None,
         resolve: ResolvePlan {
             ttl_min: Duration::from_secs(1),
             ttl_max: Duration::from_secs(1),

@@ -109,6 +109,18 @@ impl ClientTls {
         })
     }
 
+    /// For a check of one server: what its connections verify and show, and no session. A resumed
+    /// handshake would verify nothing, and the cores' stores are theirs.
+    ///
+    /// # Errors
+    /// As [`for_endpoint`](Self::for_endpoint).
+    pub fn for_check(&self, server: &ServerAddress) -> Result<Endpoint, MaterialError> {
+        Ok(Endpoint {
+            config: Arc::new(self.base.clone()),
+            name: self.name_for(server)?,
+        })
+    }
+
     /// The protocols to offer, for `new_with_alpn`. `from_client`: what the listener agreed on.
     #[must_use]
     pub fn alpn(&self, from_client: Option<&[u8]>) -> Vec<Vec<u8>> {

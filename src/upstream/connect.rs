@@ -244,6 +244,7 @@ fn no_server(group: &Group, lack: Lack) -> End {
     let why = match lack {
         Lack::NoAddress => "has no server with an address",
         Lack::AllDown => "has all servers down in its configuration",
+        Lack::AllBarred => "has all servers down by their checks",
         Lack::AllFull => "is full: all servers have max_connections",
         Lack::AllTried => "has no server left to try",
     };
@@ -369,7 +370,7 @@ fn dial_end(error: &io::Error, endpoint: &Endpoint) -> End {
 }
 
 /// Out of files or memory: no server is to blame, and none would fare better.
-fn is_ours(error: &io::Error) -> bool {
+pub(crate) fn is_ours(error: &io::Error) -> bool {
     const OURS: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
     error
         .raw_os_error()

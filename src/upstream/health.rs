@@ -30,6 +30,9 @@ pub enum Health {
     Trial {
         since: Instant,
     },
+    /// The checks have taken it down: nobody tries it, whatever connections met, until they bring
+    /// it up.
+    Barred,
 }
 
 /// Failures of a server that is up, those of the last `fail_timeout`.
@@ -62,6 +65,8 @@ pub enum Event {
 pub enum ServerState {
     /// Not to be tried for its `fail_timeout`, then by one connection at a time.
     Down,
+    /// Not to be tried before a check says that it is up.
+    Barred,
     Up,
 }
 
@@ -94,6 +99,7 @@ impl Health {
     #[must_use]
     pub fn after(self, event: Event, now: Instant, plan: &HealthPlan) -> Self {
         match event {
+            Event::Told(ServerState::Barred) => Self::Barred,
             Event::Picked => self.on_picked(),
             Event::Success { begun } => self.on_success(begun, now, plan),
             Event::Failure => self.on_failure(now, plan),
@@ -145,7 +151,7 @@ impl Health {
             Self::Due { .. } | Self::Trial { .. } => out(now, plan),
             // Connections that were under way, or that had nowhere else to go: they do not
             // lengthen its time.
-            Self::Out { .. } => self,
+            Self::Out { .. } | Self::Barred => self,
         }
     }
 
@@ -186,7 +192,7 @@ impl Health {
             // For one connection: then it is a trial.
             Self::Up(_) | Self::Due { .. } => STEPS,
             Self::Warming { step, .. } => *step,
-            Self::Out { .. } | Self::Trial { .. } => 0,
+            Self::Out { .. } | Self::Trial { .. } | Self::Barred => 0,
         }
     }
 
@@ -198,7 +204,7 @@ impl Health {
             Self::Warming { since, step, .. } => {
                 Some(*since + plan.slow_start * (step + 1) / STEPS)
             }
-            Self::Up(_) | Self::Due { .. } | Self::Trial { .. } => None,
+            Self::Up(_) | Self::Due { .. } | Self::Trial { .. } | Self::Barred => None,
         }
     }
 }
@@ -251,26 +257,30 @@ mod tests {
         }
     }
 
+    /// Every kind of event, at `then`; what is begun at `start` is old.
+    fn events(start: Instant, then: Instant) -> [Event; 9] {
+        let old = Event::Success {
+            begun: start.checked_sub(SECOND).unwrap(),
+        };
+        [
+            Event::Picked,
+            old,
+            Event::Success { begun: then },
+            Event::Failure,
+            Event::Abandoned,
+            Event::Due,
+            Event::Told(ServerState::Down),
+            Event::Told(ServerState::Up),
+            Event::Told(ServerState::Barred),
+        ]
+    }
+
     /// All states, once with each event: `then` is 20 s after `start`, when all the times are over
     /// but that of the slow start.
     #[test]
     fn every_state_has_its_answer_to_every_event() {
         let start = Instant::now();
         let then = start + 20 * SECOND;
-        let old = Event::Success {
-            begun: start.checked_sub(SECOND).unwrap(),
-        };
-        let new = Event::Success { begun: then };
-        let events = [
-            Event::Picked,
-            old,
-            new,
-            Event::Failure,
-            Event::Abandoned,
-            Event::Due,
-            Event::Told(ServerState::Down),
-            Event::Told(ServerState::Up),
-        ];
         let up = Health::default();
         let up_once = Health::Up(failed(1, then));
         let warming = |since, step, failures| Health::Warming {
@@ -291,8 +301,9 @@ mod tests {
         };
         let due = Health::Due { since: start };
         let trial = Health::Trial { since: start };
+        let bar = Health::Barred;
         let table = [
-            (up, [up, up, up, up_once, up, up, out_anew, up]),
+            (up, [up, up, up, up_once, up, up, out_anew, up, bar]),
             (
                 half,
                 [
@@ -304,17 +315,22 @@ mod tests {
                     warming(start, 20, none),
                     out_anew,
                     half,
+                    bar,
                 ],
             ),
-            (out, [out, out, fresh, out, out, due, out, fresh]),
-            (due, [trial, due, fresh, out_anew, due, due, due, fresh]),
+            (out, [out, out, fresh, out, out, due, out, fresh, bar]),
+            (
+                due,
+                [trial, due, fresh, out_anew, due, due, due, fresh, bar],
+            ),
             (
                 trial,
-                [trial, trial, fresh, out_anew, due, trial, trial, fresh],
+                [trial, trial, fresh, out_anew, due, trial, trial, fresh, bar],
             ),
+            (bar, [bar, bar, bar, bar, bar, bar, bar, fresh, bar]),
         ];
         for (state, answers) in table {
-            for (event, answer) in events.into_iter().zip(answers) {
+            for (event, answer) in events(start, then).into_iter().zip(answers) {
                 assert_eq!(
                     state.after(event, then, &PLAN),
                     answer,

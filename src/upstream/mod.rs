@@ -11,6 +11,7 @@ mod roster;
 #[cfg(test)]
 mod simulation;
 
+pub(crate) use connect::is_ours;
 pub use connect::{Attempts, Connected, Request, connect};
 pub use group::{Asked, Change, Endpoint, Group, GroupParts, Tell};
 pub use health::{Event, Health, ServerState};

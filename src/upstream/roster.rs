@@ -39,6 +39,8 @@ pub enum Lack {
     /// There are no members: no name has an address.
     NoAddress,
     AllDown,
+    /// The checks hold down all that are in use.
+    AllBarred,
     /// Those that may be tried have as many connections as they may.
     AllFull,
     AllTried,
@@ -84,6 +86,10 @@ impl Seat {
         }
         self.member.weight * self.member.health.steps()
     }
+
+    fn is_barred(&self) -> bool {
+        self.member.down || self.member.health == Health::Barred
+    }
 }
 
 impl Roster {
@@ -124,7 +130,8 @@ impl Roster {
     /// the connection's key, or anything at random. None among `tried`.
     ///
     /// Backups come after all others. When nobody is left who is up, those that are out are tried
-    /// all the same: a connection that may fail is better than one that is refused.
+    /// all the same: a connection that may fail is better than one that is refused. Not so those
+    /// that the checks hold down: they have been asked, and said no.
     ///
     /// # Errors
     /// Why there is none.
@@ -268,7 +275,8 @@ impl Roster {
                     backup: is_backup,
                     ..
                 } = &self.members[index].member;
-                let fits = *is_backup == backup && !health.is_up() && !down;
+                let is_out = !health.is_up() && *health != Health::Barred;
+                let fits = *is_backup == backup && is_out && !down;
                 if fits && !tried.contains(&index) && places.take(index) {
                     self.cursor = (index + 1) % count;
                     return Some(index);
@@ -283,6 +291,8 @@ impl Roster {
             Lack::NoAddress
         } else if self.members.iter().all(|seat| seat.member.down) {
             Lack::AllDown
+        } else if self.members.iter().all(|seat| seat.is_barred()) {
+            Lack::AllBarred
         } else if full {
             Lack::AllFull
         } else {

@@ -6,6 +6,7 @@
 mod access;
 mod checks;
 mod downstream;
+mod health_check;
 mod listener;
 mod members;
 mod policy;

@@ -18,6 +18,7 @@ use crate::config::value::{Refusal, alpn_protocol, server_address, tls_server_na
 use crate::types::GroupId;
 
 use super::access::local_address;
+use super::health_check::check;
 use super::listener::plain_name;
 use super::members::{ServerLimits, given_switch, group_limits, queue, someone_serves};
 use super::policy::{PolicyKeys, tls_policy};
@@ -122,6 +123,10 @@ fn upstream(
         ),
         carriage: carriage(scope, &file.relay_path, &file.ktls_after),
         proxy_protocol: scope.word(&file.proxy_protocol, &defaults::UPSTREAM_PROXY_PROTOCOL),
+        check: {
+            let has_tls = file.tls.is_some() || scope.lost("tls");
+            check(scope, file.check, &servers, has_tls)
+        },
         tls: upstream_tls(scope, file.tls, &servers),
         servers,
     }

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 pub use lookup::Source;
+pub(super) use schedule::spread;
 pub use schedule::{backoff, jitter, schedule};
 
 use crate::config::{Plan, ResolvePlan, ServerAddress};

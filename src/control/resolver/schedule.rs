@@ -29,7 +29,8 @@ pub fn backoff(failures: u32, jitter: f64) -> Duration {
     spread(wait.min(RETRY_MAX), jitter)
 }
 
-fn spread(wait: Duration, jitter: f64) -> Duration {
+/// Lengthened by up to a tenth.
+pub(in crate::control) fn spread(wait: Duration, jitter: f64) -> Duration {
     let part = (wait / JITTER_PART).as_secs_f64() * jitter.clamp(0.0, 1.0);
     wait.saturating_add(Duration::try_from_secs_f64(part).unwrap_or_default())
 }

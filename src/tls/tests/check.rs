@@ -77,6 +77,7 @@ fn plan(listener: Option<DownstreamTls>, upstream: Option<UpstreamTls>) -> Plan 
             queue_max: 0,
             queue_timeout: second,
             tls: upstream,
+            check: None,
             resolve: ResolvePlan {
                 ttl_min: second,
                 ttl_max: second,

@@ -232,3 +232,23 @@ fn connections_are_counted_and_the_members_of_a_new_answer_keep_theirs() {
     let then = now + 10 * SECOND;
     assert_eq!(after.pick(then, 0, &[], &Any), Ok(0), "for its trial");
 }
+
+#[test]
+fn who_is_down_by_its_checks_has_nothing_even_where_all_fail_and_comes_back_by_them_alone() {
+    let now = Instant::now();
+    let mut roster = roster(vec![member(1), member(1), backup()]);
+    let bar = Event::Told(ServerState::Barred);
+    assert_eq!(roster.on(0, bar, now), Some(ServerState::Down));
+    assert_eq!(picks(&mut roster, now, 2), [1, 1]);
+    assert_eq!(roster.on(1, Event::Failure, now), Some(ServerState::Down));
+    assert_eq!(roster.on(1, bar, now), None);
+    assert_eq!(picks(&mut roster, now, 2), [2, 2]);
+    let _ = roster.on(2, bar, now);
+    let late = now + 3600 * SECOND;
+    assert_eq!(roster.pick(late, 0, &[], &Any), Err(Lack::AllBarred));
+    let success = Event::Success { begun: late };
+    assert_eq!(roster.on(0, success, late), None);
+    let up = Event::Told(ServerState::Up);
+    assert_eq!(roster.on(1, up, late), Some(ServerState::Up));
+    assert_eq!(picks(&mut roster, late, 2), [1, 1]);
+}

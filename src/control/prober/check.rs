@@ -1,0 +1,155 @@
+//! One check of one address: connect, shake hands, send, expect.
+
+use tokio::time::timeout;
+
+use super::standing::Outcome;
+use super::wire::{Fault, Stream, TlsStream, Wire};
+use crate::config::{CheckPlan, SocketOptions};
+use crate::net::PeerAddress;
+use crate::tls;
+
+/// Bytes of an answer in which what is expected must stand.
+pub(super) const ANSWER_BYTES_MAX: usize = 4096;
+
+/// Bytes of an answer that one line of the log shows.
+const SHOWN_BYTES_MAX: usize = 64;
+
+/// Where and how to ask.
+pub(super) struct Question {
+    /// With the port of the plan.
+    pub(super) address: PeerAddress,
+    pub(super) plan: CheckPlan,
+    pub(super) socket: SocketOptions,
+    /// `None`: without TLS.
+    pub(super) tls: Option<tls::Endpoint>,
+}
+
+/// How far a check has come.
+enum Step {
+    Connect,
+    Handshake,
+    Answer(Vec<u8>),
+}
+
+impl Question {
+    pub(super) async fn ask(&self) -> Outcome {
+        let mut step = Step::Connect;
+        let limit = self.plan.timeout;
+        // In a box of its own: a task that waits for its turn should not carry it.
+        let run = Box::pin(self.run(&mut step));
+        match timeout(limit, run).await {
+            Ok(Ok(())) => Outcome::Passed,
+            Ok(Err(Fault::Server(words))) => Outcome::Failed(words),
+            Ok(Err(Fault::Ours(words))) => Outcome::Unmade(words),
+            Err(_) => Outcome::Failed(match step {
+                Step::Connect => format!("no connection within {limit:?}"),
+                Step::Handshake => format!("no TLS handshake within {limit:?}"),
+                Step::Answer(answer) if answer.is_empty() => {
+                    format!("no answer within {limit:?}")
+                }
+                Step::Answer(answer) => {
+                    let words = self.lacks(&answer);
+                    format!("{words} within {limit:?}")
+                }
+            }),
+        }
+    }
+
+    async fn run(&self, step: &mut Step) -> Result<(), Fault> {
+        let stream = Stream::connect(&self.address, &self.socket).await?;
+        let mut wire = match &self.tls {
+            None => Wire::Plain(stream),
+            Some(endpoint) => {
+                *step = Step::Handshake;
+                let shaken = TlsStream::shake(stream, endpoint.clone()).await?;
+                Wire::Tls(Box::new(shaken))
+            }
+        };
+        if !self.plan.expect.is_empty() {
+            *step = Step::Answer(Vec::new());
+            if let Step::Answer(answer) = step {
+                self.converse(&mut wire, answer).await?;
+            }
+        }
+        wire.finish().await;
+        Ok(())
+    }
+
+    async fn converse(&self, wire: &mut Wire, answer: &mut Vec<u8>) -> Result<(), Fault> {
+        if !self.plan.send.is_empty() {
+            wire.send(&self.plan.send).await?;
+        }
+        let mut buffer = [0; 1024];
+        loop {
+            let received = wire.receive(&mut buffer).await?;
+            let before = answer.len();
+            answer.extend_from_slice(buffer.get(..received).unwrap_or(&[]));
+            answer.truncate(ANSWER_BYTES_MAX);
+            if has_new(answer, before, &self.plan.expect) {
+                return Ok(());
+            }
+            if received == 0 {
+                let words = match answer.is_empty() {
+                    true => "it closed without an answer".to_owned(),
+                    false => format!("{}, and it closed", self.lacks(answer)),
+                };
+                return Err(Fault::Server(words));
+            }
+            if answer.len() >= ANSWER_BYTES_MAX {
+                return Err(Fault::Server(self.lacks(answer)));
+            }
+        }
+    }
+
+    fn lacks(&self, answer: &[u8]) -> String {
+        format!(
+            "the answer {} has no {}",
+            shown(answer),
+            shown(&self.plan.expect)
+        )
+    }
+}
+
+/// Whether `expect` stands in `answer` and was not whole in its first `before` bytes.
+fn has_new(answer: &[u8], before: usize, expect: &[u8]) -> bool {
+    let from = before.saturating_sub(expect.len().saturating_sub(1));
+    let rest = answer.get(from..).unwrap_or(&[]);
+    !expect.is_empty() && rest.windows(expect.len()).any(|window| window == expect)
+}
+
+/// As text, whatever a server sends: nothing of it reaches a terminal as it is.
+fn shown(bytes: &[u8]) -> String {
+    match bytes.get(..SHOWN_BYTES_MAX) {
+        Some(first) if bytes.len() > SHOWN_BYTES_MAX => format!("\"{}…\"", first.escape_ascii()),
+        _ => format!("\"{}\"", bytes.escape_ascii()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_expected_is_found_wherever_it_stands_and_however_it_is_cut() {
+        let whole = b"banner\r\n+PONG\r\n";
+        for step in 1..=whole.len() {
+            let mut found = 0;
+            let mut answer = Vec::new();
+            for part in whole.chunks(step) {
+                let before = answer.len();
+                answer.extend_from_slice(part);
+                found += usize::from(has_new(&answer, before, b"+PONG"));
+            }
+            assert_eq!(found, 1, "in parts of {step}");
+        }
+        assert!(!has_new(b"+PON", 0, b"+PONG"));
+        assert!(!has_new(b"", 0, b"+PONG"));
+    }
+
+    #[test]
+    fn an_answer_is_shown_as_text_and_cut() {
+        assert_eq!(shown(b"a\x1b[2J\"\r\n"), r#""a\x1b[2J\"\r\n""#);
+        let long = shown(&[b'x'; 1000]);
+        assert_eq!(long.chars().count(), SHOWN_BYTES_MAX + 3);
+    }
+}

@@ -1,0 +1,226 @@
+//! A connection of a check: a socket on tokio's readiness, and rustls over it.
+
+use std::io::{self, Read as _};
+
+use rustls::ClientConnection;
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::config::SocketOptions;
+use crate::net::{PeerAddress, apply_first_options};
+use crate::tls::{self, HandshakeError};
+use crate::types::{Phase, Side};
+use crate::upstream::is_ours;
+
+/// Why a check came to nothing.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// What the server did, in words.
+    Server(String),
+    /// What this process has not got.
+    Ours(String),
+}
+
+impl Fault {
+    pub(super) fn io(what: &str, error: &io::Error) -> Self {
+        let words = format!("{what}: {error}");
+        if is_ours(error) {
+            return Self::Ours(words);
+        }
+        Self::Server(words)
+    }
+}
+
+pub(super) enum Wire {
+    Plain(Stream),
+    Tls(Box<TlsStream>),
+}
+
+impl Wire {
+    pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        let sent = match self {
+            Self::Plain(stream) => stream.send_all(bytes).await,
+            Self::Tls(stream) => stream.send(bytes).await,
+        };
+        sent.map_err(|error| Fault::io("send", &error))
+    }
+
+    /// 0: the server has ended the stream, in whatever way.
+    pub(super) async fn receive(&mut self, buffer: &mut [u8]) -> Result<usize, Fault> {
+        match self {
+            Self::Plain(stream) => stream.receive(buffer).await,
+            Self::Tls(stream) => stream.receive(buffer).await,
+        }
+    }
+
+    /// As a peer that has no more to say.
+    pub(super) async fn finish(self) {
+        if let Self::Tls(mut stream) = self {
+            stream.tls.send_close_notify();
+            // The check is over, whether it arrives or not.
+            let _ = stream.flush().await;
+        }
+    }
+}
+
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    pub(super) async fn connect(
+        address: &PeerAddress,
+        options: &SocketOptions,
+    ) -> Result<Self, Fault> {
+        let connected = Self::dial(address, options).await;
+        connected.map_err(|error| Fault::io("connect", &error))
+    }
+
+    async fn dial(address: &PeerAddress, options: &SocketOptions) -> io::Result<Self> {
+        match address {
+            PeerAddress::Ip(address) => {
+                let stream = TcpStream::connect(address).await?;
+                apply_first_options(&SockRef::from(&stream), options)?;
+                Ok(Self::Tcp(stream))
+            }
+            PeerAddress::Unix(path) => Ok(Self::Unix(UnixStream::connect(path.as_path()).await?)),
+        }
+    }
+
+    async fn send_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            self.ready(Interest::WRITABLE).await?;
+            let sent = match self {
+                Self::Tcp(stream) => stream.try_write(bytes),
+                Self::Unix(stream) => stream.try_write(bytes),
+            };
+            match sent {
+                Ok(sent) => bytes = bytes.get(sent..).unwrap_or(&[]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn receive(&self, buffer: &mut [u8]) -> Result<usize, Fault> {
+        let received = async {
+            loop {
+                self.ready(Interest::READABLE).await?;
+                let received = match self {
+                    Self::Tcp(stream) => stream.try_read(buffer),
+                    Self::Unix(stream) => stream.try_read(buffer),
+                };
+                match received {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    received => return received,
+                }
+            }
+        };
+        received.await.map_err(|error| Fault::io("receive", &error))
+    }
+
+    async fn ready(&self, interest: Interest) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.ready(interest).await,
+            Self::Unix(stream) => stream.ready(interest).await,
+        }
+        .map(|_| ())
+    }
+}
+
+/// What one receive of a TLS leg takes in.
+const RECEIVE_BYTES: usize = 4096;
+
+pub(super) struct TlsStream {
+    stream: Stream,
+    tls: ClientConnection,
+    /// For what is received.
+    buffer: Vec<u8>,
+}
+
+impl TlsStream {
+    /// A whole handshake: the endpoint has no session to resume.
+    pub(super) async fn shake(stream: Stream, endpoint: tls::Endpoint) -> Result<Self, Fault> {
+        let tls = ClientConnection::new(endpoint.config, endpoint.name);
+        let tls = tls.map_err(|error| Fault::Ours(tls::failure(&error).1))?;
+        let buffer = vec![0; RECEIVE_BYTES];
+        let mut shaken = Self {
+            stream,
+            tls,
+            buffer,
+        };
+        loop {
+            let flushed = shaken.flush().await;
+            flushed.map_err(|error| Fault::io("TLS handshake", &error))?;
+            if !shaken.tls.is_handshaking() {
+                return Ok(shaken);
+            }
+            if shaken.take_in().await? == 0 {
+                return Err(Fault::Server("it closed during the TLS handshake".into()));
+            }
+        }
+    }
+
+    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        // rustls buffers 64 KiB by default, and `send` has 4 KiB at most.
+        io::Write::write_all(&mut self.tls.writer(), bytes)?;
+        self.flush().await
+    }
+
+    async fn receive(&mut self, bytes: &mut [u8]) -> Result<usize, Fault> {
+        loop {
+            match self.tls.reader().read(bytes) {
+                Ok(received) => return Ok(received),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(Fault::io("receive", &error)),
+            }
+            if self.take_in().await? == 0 {
+                return Ok(0);
+            }
+            // A key update is answered.
+            let flushed = self.flush().await;
+            flushed.map_err(|error| Fault::io("send", &error))?;
+        }
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        let mut flight = Vec::new();
+        while self.tls.wants_write() {
+            self.tls.write_tls(&mut flight)?;
+        }
+        self.stream.send_all(&flight).await
+    }
+
+    /// Receives once and has rustls look at it. Gives the bytes received.
+    async fn take_in(&mut self) -> Result<usize, Fault> {
+        let received = self.stream.receive(&mut self.buffer).await?;
+        let bytes = self.buffer.get(..received).unwrap_or(&[]);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let taken = self.tls.read_tls(&mut rest);
+            taken.map_err(|error| Fault::Server(format!("TLS: {error}")))?;
+            if let Err(error) = self.tls.process_new_packets() {
+                let fault = Fault::Server(in_words(error, bytes));
+                // The alert that says why. The check has failed, whether it arrives or not.
+                let _ = self.flush().await;
+                return Err(fault);
+            }
+        }
+        Ok(received)
+    }
+}
+
+/// To be called before another handshake fails on this thread: rustls's errors do not say it all.
+fn in_words(error: rustls::Error, first_bytes: &[u8]) -> String {
+    let alert_sent = None;
+    let end = HandshakeError::Tls { error, alert_sent }.end(
+        Phase::UpstreamHandshake,
+        Side::Upstream,
+        first_bytes,
+    );
+    let detail = end.detail.unwrap_or_default();
+    format!("TLS: {}: {detail}", end.cause.name())
+}
