@@ -25,6 +25,7 @@ pub mod pki;
 pub mod process;
 pub mod proxy;
 pub mod record;
+pub mod redis;
 pub mod scenario;
 pub mod sys;
 pub mod tls;

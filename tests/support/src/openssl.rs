@@ -68,6 +68,14 @@ impl SServer {
         &self.address
     }
 
+    /// SIGSTOP: the kernel goes on to take connections for it, and nobody answers.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    pub fn signal(&self, signal: i32) {
+        sys::kill(self.child.id(), signal).expect("s_server runs");
+    }
+
     /// What it wrote so far.
     #[must_use]
     pub fn output(&self) -> String {

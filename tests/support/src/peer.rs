@@ -41,6 +41,15 @@ impl Peer {
         }
     }
 
+    /// The same, speaking TLS.
+    #[must_use]
+    pub fn with_tls(self, config: Arc<ServerConfig>) -> Self {
+        Self {
+            tls: Some(config),
+            ..self
+        }
+    }
+
     /// On a unix socket, plain.
     #[must_use]
     pub fn unix(path: &Path) -> Self {
