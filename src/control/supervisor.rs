@@ -147,8 +147,9 @@ pub(crate) async fn start_with(
 fn prober(shared: &Shared, board: &Board) -> Prober {
     let (plan, board) = (Arc::clone(&shared.plan), board.clone());
     let publish = move |change| {
-        say(&plan, &change);
+        // What a line says is so: the workers have been told.
         board.on_check(&change);
+        say(&plan, &change);
     };
     let plan = Arc::clone(&shared.plan);
     Prober::start(plan, shared.client_tls.clone(), publish)

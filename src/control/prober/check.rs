@@ -25,53 +25,44 @@ pub(super) struct Question {
 }
 
 /// How far a check has come.
-enum Step {
-    Connect,
-    Handshake,
-    Answer(Vec<u8>),
+struct Progress {
+    /// What comes next, unless time runs out.
+    awaits: &'static str,
+    answer: Vec<u8>,
 }
 
 impl Question {
     pub(super) async fn ask(&self) -> Outcome {
-        let mut step = Step::Connect;
         let limit = self.plan.timeout;
+        let mut progress = Progress {
+            awaits: "connection",
+            answer: Vec::new(),
+        };
         // In a box of its own: a task that waits for its turn should not carry it.
-        let run = Box::pin(self.run(&mut step));
+        let run = Box::pin(self.run(&mut progress));
         match timeout(limit, run).await {
             Ok(Ok(())) => Outcome::Passed,
             Ok(Err(Fault::Server(words))) => Outcome::Failed(words),
             Ok(Err(Fault::Ours(words))) => Outcome::Unmade(words),
-            Err(_) => Outcome::Failed(match step {
-                Step::Connect => format!("no connection within {limit:?}"),
-                Step::Handshake => format!("no TLS handshake within {limit:?}"),
-                Step::Answer(answer) if answer.is_empty() => {
-                    format!("no answer within {limit:?}")
-                }
-                Step::Answer(answer) => {
-                    let words = self.lacks(&answer);
-                    format!("{words} within {limit:?}")
-                }
-            }),
+            Err(_) => Outcome::Failed(self.late(&progress)),
         }
     }
 
-    async fn run(&self, step: &mut Step) -> Result<(), Fault> {
+    async fn run(&self, progress: &mut Progress) -> Result<(), Fault> {
         let stream = Stream::connect(&self.address, &self.socket).await?;
         let mut wire = match &self.tls {
             None => Wire::Plain(stream),
             Some(endpoint) => {
-                *step = Step::Handshake;
+                progress.awaits = "TLS handshake";
                 let shaken = TlsStream::shake(stream, endpoint.clone()).await?;
                 Wire::Tls(Box::new(shaken))
             }
         };
         if !self.plan.expect.is_empty() {
-            *step = Step::Answer(Vec::new());
-            if let Step::Answer(answer) = step {
-                self.converse(&mut wire, answer).await?;
-            }
+            progress.awaits = "answer";
+            self.converse(&mut wire, &mut progress.answer).await?;
         }
-        wire.finish().await;
+        wire.finish();
         Ok(())
     }
 
@@ -98,6 +89,14 @@ impl Question {
             if answer.len() >= ANSWER_BYTES_MAX {
                 return Err(Fault::Server(self.lacks(answer)));
             }
+        }
+    }
+
+    fn late(&self, progress: &Progress) -> String {
+        let limit = self.plan.timeout;
+        match progress.answer.is_empty() {
+            true => format!("no {} within {limit:?}", progress.awaits),
+            false => format!("{} within {limit:?}", self.lacks(&progress.answer)),
         }
     }
 

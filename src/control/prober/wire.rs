@@ -54,12 +54,11 @@ impl Wire {
         }
     }
 
-    /// As a peer that has no more to say.
-    pub(super) async fn finish(self) {
+    /// As a peer that has no more to say, and waits for nothing: the check has passed.
+    pub(super) fn finish(self) {
         if let Self::Tls(mut stream) = self {
             stream.tls.send_close_notify();
-            // The check is over, whether it arrives or not.
-            let _ = stream.flush().await;
+            let _ = stream.flight().and_then(|it| stream.stream.try_send(&it));
         }
     }
 }
@@ -92,17 +91,20 @@ impl Stream {
     async fn send_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             self.ready(Interest::WRITABLE).await?;
-            let sent = match self {
-                Self::Tcp(stream) => stream.try_write(bytes),
-                Self::Unix(stream) => stream.try_write(bytes),
-            };
-            match sent {
+            match self.try_send(bytes) {
                 Ok(sent) => bytes = bytes.get(sent..).unwrap_or(&[]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Unix(stream) => stream.try_write(bytes),
+        }
     }
 
     async fn receive(&self, buffer: &mut [u8]) -> Result<usize, Fault> {
@@ -187,30 +189,46 @@ impl TlsStream {
     }
 
     async fn flush(&mut self) -> io::Result<()> {
+        let flight = self.flight()?;
+        self.stream.send_all(&flight).await
+    }
+
+    /// All that rustls has to send.
+    fn flight(&mut self) -> io::Result<Vec<u8>> {
         let mut flight = Vec::new();
         while self.tls.wants_write() {
             self.tls.write_tls(&mut flight)?;
         }
-        self.stream.send_all(&flight).await
+        Ok(flight)
     }
 
     /// Receives once and has rustls look at it. Gives the bytes received.
     async fn take_in(&mut self) -> Result<usize, Fault> {
         let received = self.stream.receive(&mut self.buffer).await?;
         let bytes = self.buffer.get(..received).unwrap_or(&[]);
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let taken = self.tls.read_tls(&mut rest);
-            taken.map_err(|error| Fault::Server(format!("TLS: {error}")))?;
-            if let Err(error) = self.tls.process_new_packets() {
-                let fault = Fault::Server(in_words(error, bytes));
-                // The alert that says why. The check has failed, whether it arrives or not.
-                let _ = self.flush().await;
-                return Err(fault);
-            }
+        if let Err(fault) = show(&mut self.tls, bytes) {
+            // The alert that says why. The check has failed, whether it arrives or not.
+            let _ = self.flush().await;
+            return Err(fault);
         }
         Ok(received)
     }
+}
+
+/// Has rustls look at what came. It takes nothing behind a close_notify.
+fn show(tls: &mut ClientConnection, bytes: &[u8]) -> Result<(), Fault> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        match tls.read_tls(&mut rest) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) => return Err(Fault::Server(format!("TLS: {error}"))),
+        }
+        if let Err(error) = tls.process_new_packets() {
+            return Err(Fault::Server(in_words(error, bytes)));
+        }
+    }
+    Ok(())
 }
 
 /// To be called before another handshake fails on this thread: rustls's errors do not say it all.
@@ -223,4 +241,87 @@ fn in_words(error: rustls::Error, first_bytes: &[u8]) -> String {
     );
     let detail = end.detail.unwrap_or_default();
     format!("TLS: {}: {detail}", end.cause.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use ringway_support::House;
+    use ringway_support::tls::{ClientTls, ServerTls};
+    use rustls::ServerConnection;
+
+    use super::*;
+
+    /// Both ends of a handshake that is done.
+    fn pair() -> (ClientConnection, ServerConnection) {
+        let house = House::new();
+        let config = ClientTls::trusting(&house.ca).config();
+        let name = "localhost".try_into().unwrap();
+        let mut client = ClientConnection::new(config, name).unwrap();
+        let config = ServerTls::with(&house.edge).config();
+        let mut server = ServerConnection::new(config).unwrap();
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut flight = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut flight).unwrap();
+            }
+            let mut rest = flight.as_slice();
+            while !rest.is_empty() {
+                server.read_tls(&mut rest).unwrap();
+                server.process_new_packets().unwrap();
+            }
+            show(&mut client, &sent(&mut server)).unwrap();
+        }
+        (client, server)
+    }
+
+    fn sent(server: &mut ServerConnection) -> Vec<u8> {
+        let mut flight = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut flight).unwrap();
+        }
+        flight
+    }
+
+    #[test]
+    fn what_comes_behind_a_close_notify_is_neither_looked_at_nor_waited_for() {
+        let (mut client, mut server) = pair();
+        server.send_close_notify();
+        let end = sent(&mut server);
+        show(&mut client, &end).unwrap();
+        show(&mut client, b"more").unwrap();
+        let (mut client, mut server) = pair();
+        server.send_close_notify();
+        let end = [sent(&mut server), vec![b'x'; 3000]].concat();
+        show(&mut client, &end).unwrap();
+        assert_eq!(client.reader().read(&mut [0; 16]).unwrap(), 0);
+    }
+
+    #[test]
+    fn bytes_that_are_no_tls_are_told_in_words() {
+        let house = House::new();
+        let config = ClientTls::trusting(&house.ca).config();
+        let name = "localhost".try_into().unwrap();
+        let mut client = ClientConnection::new(config, name).unwrap();
+        match show(&mut client, b"220 ready\r\n") {
+            Err(Fault::Server(words)) => {
+                assert!(words.contains("plain SMTP or FTP, not TLS"), "{words}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_this_process_has_not_got_is_no_fault_of_the_server() {
+        for (code, is_ours) in [
+            (libc::EMFILE, true),
+            (libc::ENFILE, true),
+            (libc::ENOMEM, true),
+            (libc::ECONNREFUSED, false),
+            (libc::EHOSTUNREACH, false),
+            (libc::ECONNRESET, false),
+        ] {
+            let fault = Fault::io("connect", &io::Error::from_raw_os_error(code));
+            assert_eq!(matches!(fault, Fault::Ours(_)), is_ours, "{fault:?}");
+        }
+    }
 }
