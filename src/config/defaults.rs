@@ -2,6 +2,7 @@
 
 mod checks;
 mod limits;
+mod names;
 mod proxied;
 mod servers;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 use super::plan::{CipherSuite, Group, LogFormat, PathChoice, Steering, TlsVersions, VerifyClient};
 
 pub(super) use checks::*;
+pub(super) use names::*;
 pub(super) use servers::*;
 
 pub(super) use proxied::{

@@ -37,6 +37,7 @@ pub(super) struct RuntimeFile {
     pub(super) max_handshakes: Whole,
     pub(super) accept_batch: Whole,
     pub(super) pipes: Whole,
+    pub(super) resolver: Texts,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -148,6 +149,8 @@ pub(super) struct UpstreamFile {
     pub(super) resolve_ttl_max: Text,
     pub(super) source_address: Texts,
     pub(super) transparent: Flag,
+    pub(super) resolve_drain: Text,
+    pub(super) happy_eyeballs_delay: Text,
     pub(super) tcp_nodelay: Flag,
     pub(super) keepalive: Option<Spanned<FlagOrKeepalive>>,
     pub(super) tcp_user_timeout: Text,

@@ -38,6 +38,7 @@ pub(super) const TABLES: &[Table] = &[
             key("max_handshakes", "1024"),
             key("accept_batch", "64"),
             key("pipes", "256"),
+            key("resolver", "[\"10.0.0.53\", \"[2001:db8::53]:5353\"]"),
         ],
     },
     Table {
@@ -152,6 +153,8 @@ pub(super) const TABLES: &[Table] = &[
             key("resolve_ttl_max", "\"5m\""),
             key("source_address", "\"10.0.0.5\""),
             key("transparent", "true"),
+            key("resolve_drain", "\"30s\""),
+            key("happy_eyeballs_delay", "\"250ms\""),
             key("tcp_nodelay", "true"),
             key(
                 "keepalive",
@@ -253,6 +256,7 @@ pub(super) const NGINX: &[(&str, &str)] = &[
     ("listen", "bind"),
     ("server", "servers"),
     ("proxy_pass", "upstream"),
+    ("resolver", "resolver"),
     ("proxy_connect_timeout", "connect_timeout"),
     ("proxy_timeout", "idle_timeout"),
     ("proxy_next_upstream", "next_upstream"),

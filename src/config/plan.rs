@@ -69,6 +69,8 @@ pub struct RuntimePlan {
     pub accept_batch: usize,
     /// Spare pipes a core keeps for splice.
     pub pipes_max: usize,
+    /// Name servers to ask. Empty: those of /etc/resolv.conf.
+    pub resolver: Vec<SocketAddr>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -310,6 +312,11 @@ pub struct UpstreamPlan {
     pub check: Option<CheckPlan>,
     pub resolve: ResolvePlan,
     pub local: LocalAddress,
+    /// How long connections to an address that left the DNS may go on. `None`: to their end.
+    pub resolve_drain: Option<Duration>,
+    /// How long an address may take to connect until one of the other family is dialled beside
+    /// it. `None`: none is.
+    pub happy_eyeballs_delay: Option<Duration>,
     pub socket: SocketOptions,
     pub carriage: Carriage,
     /// The PROXY header that each connection to a server begins with.
@@ -372,6 +379,8 @@ pub enum ServerAddress {
         host: String,
         port: u16,
     },
+    /// The name of an SRV record, `_service._tcp.domain`: hosts, ports and shares are found there.
+    Service(String),
     Unix(PathBuf),
 }
 
@@ -380,6 +389,7 @@ impl std::fmt::Display for ServerAddress {
         match self {
             Self::Ip(address) => address.fmt(f),
             Self::Name { host, port } => write!(f, "{host}:{port}"),
+            Self::Service(name) => write!(f, "srv:{name}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }

@@ -1,11 +1,10 @@
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::resolver::NameKey;
 use crate::net::PeerAddress;
 use crate::session::RunState;
-use crate::upstream::{Change, ServerState};
+use crate::upstream::{Change, Found, ServerState};
 use crate::worker::{Letter, Postbox};
 
 /// The names' addresses and the servers that are down, and the workers who are told of them.
@@ -16,7 +15,7 @@ pub(super) struct Board {
 
 #[derive(Default)]
 struct BoardState {
-    known: BTreeMap<NameKey, Arc<[SocketAddr]>>,
+    known: BTreeMap<NameKey, Arc<[Found]>>,
     /// All that are not up.
     down: HashMap<(NameKey, PeerAddress), ServerState>,
     workers: BTreeMap<usize, Postbox>,
@@ -29,16 +28,16 @@ struct BoardState {
 type BoardLock = std::sync::Mutex<BoardState>;
 
 impl Board {
-    pub(super) fn publish(&self, key: NameKey, addresses: Vec<SocketAddr>) {
+    pub(super) fn publish(&self, key: NameKey, found: Vec<Found>) {
         self.with(|board| {
-            let addresses: Arc<[SocketAddr]> = addresses.into();
+            let found: Arc<[Found]> = found.into();
             board.down.retain(|(known, address), _| {
-                let stays = |found| *address == PeerAddress::Ip(found);
-                *known != key || addresses.iter().copied().any(stays)
+                let stays = |found: &Found| *address == PeerAddress::Ip(found.address);
+                *known != key || found.iter().any(stays)
             });
-            board.known.insert(key, Arc::clone(&addresses));
+            board.known.insert(key, Arc::clone(&found));
             for postbox in board.workers.values() {
-                postbox.post(resolved(key, &addresses));
+                postbox.post(resolved(key, &found));
             }
         });
     }
@@ -46,8 +45,8 @@ impl Board {
     /// A worker that is new, or new again, learns all that is known.
     pub(super) fn enlist(&self, worker: usize, postbox: Postbox) {
         self.with(|board| {
-            for (key, addresses) in &board.known {
-                postbox.post(resolved(*key, addresses));
+            for (key, found) in &board.known {
+                postbox.post(resolved(*key, found));
             }
             for ((key, address), state) in &board.down {
                 postbox.post(server(*key, address, *state));
@@ -131,12 +130,11 @@ fn key_of(change: &Change) -> NameKey {
     }
 }
 
-fn resolved(key: NameKey, addresses: &Arc<[SocketAddr]>) -> Letter {
-    let addresses = Arc::clone(addresses);
+fn resolved(key: NameKey, found: &Arc<[Found]>) -> Letter {
     Letter::Resolved {
         group: key.group,
         server: key.server,
-        addresses,
+        found: Arc::clone(found),
     }
 }
 
@@ -151,6 +149,8 @@ fn server(key: NameKey, address: &PeerAddress, state: ServerState) -> Letter {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use crate::types::{GroupId, ServerId};
     use crate::worker::{Mailbox, mailbox};
@@ -164,8 +164,8 @@ mod tests {
         server: ServerId(0),
     };
 
-    fn addresses(ports: &[u16]) -> Vec<SocketAddr> {
-        let address = |port: &u16| SocketAddr::from(([127, 0, 0, 1], *port));
+    fn addresses(ports: &[u16]) -> Vec<Found> {
+        let address = |port: &u16| Found::at(SocketAddr::from(([127, 0, 0, 1], *port)));
         ports.iter().map(address).collect()
     }
 
@@ -181,9 +181,9 @@ mod tests {
             Letter::Resolved {
                 group,
                 server,
-                addresses,
+                found,
             } => {
-                let ports = addresses.iter().map(SocketAddr::port).collect();
+                let ports = found.iter().map(|it| it.address.port()).collect();
                 (NameKey { group, server }, ports)
             }
             other => panic!("nobody asked for {other:?}"),

@@ -112,12 +112,14 @@ pub(crate) async fn start_with(
     let board = Board::default();
     let prober = prober(&shared, &board);
     let (posted, checked) = (board.clone(), prober.clone());
-    let publish = move |key, addresses: Vec<_>| {
+    let publish = move |key, found: Vec<Found>| {
+        let addresses: Vec<_> = found.iter().map(|it| it.address).collect();
         // First, so that no check speaks of an address that the board has forgotten.
         checked.resolved(key, &addresses);
-        posted.publish(key, addresses);
+        posted.publish(key, found);
     };
-    let resolver = Resolver::start(Source::system(), questions(&plan), publish).await;
+    let source = Source::of(&plan.runtime.resolver);
+    let resolver = Resolver::start(source, questions(&plan), publish).await;
 
     let (crew, notices) = Crew::new();
     let context = Context {

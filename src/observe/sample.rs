@@ -19,6 +19,7 @@ pub(crate) fn plan(access: AccessLog, queue_max: usize) -> Arc<Plan> {
             handshakes_max: 1,
             accept_batch: 1,
             pipes_max: 1,
+            resolver: Vec::new(),
         },
         log: LogPlan {
             access,
@@ -84,6 +85,8 @@ fn upstream() -> UpstreamPlan {
         queue_timeout: Duration::from_secs(1),
         tls: None,
         check: None,
+        resolve_drain: None,
+        happy_eyeballs_delay: None,
         resolve: ResolvePlan {
             ttl_min: Duration::from_secs(1),
             ttl_max: Duration::from_secs(1),

@@ -9,6 +9,7 @@ mod limit;
 mod proxied;
 mod relaying;
 mod route;
+mod served;
 mod story;
 mod watch;
 

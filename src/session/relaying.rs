@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::core::Core;
-use super::limit::watch;
+use super::served::{Parted, serve_while};
 use super::story::Story;
 use super::watch::Seat;
 use crate::config::ListenerPlan;
@@ -43,9 +43,19 @@ pub(super) async fn relaying(
         upstream,
         expires_at: expires_at(listener, story.begun()),
     };
-    let Legs { client, server, .. } = &mut *legs;
+    let Legs {
+        client,
+        server,
+        lease,
+        ..
+    } = &mut *legs;
     // Not by way of a variable: the future would be held twice.
-    let ended = watch(seat, relay(client, server, &core.tools, &seen, limits)).await;
+    let ended = serve_while(
+        seat,
+        lease,
+        relay(client, server, &core.tools, &seen, limits),
+    )
+    .await;
 
     note(story, &seen);
     match ended {
@@ -68,9 +78,13 @@ pub(super) async fn relaying(
             legs.abort();
             End::new(Cause::Expired, Phase::Relay, None).with_detail("max_session")
         }
-        Err(_) => {
+        Err(parted) => {
             legs.abort();
-            End::new(Cause::Shutdown, Phase::Relay, None).with_detail("drain_timeout")
+            let detail = match parted {
+                Parted::Shutdown => "drain_timeout",
+                Parted::Overdue => "resolve_drain",
+            };
+            End::new(Cause::Shutdown, Phase::Relay, None).with_detail(detail)
         }
     }
 }

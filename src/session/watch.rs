@@ -17,14 +17,22 @@ pub enum RunState {
 #[derive(Debug)]
 pub struct Watch {
     state: Cell<RunState>,
-    wakers: RefCell<Slab<Option<Waker>>>,
+    places: RefCell<Slab<Place>>,
+}
+
+/// One task among the watchers.
+#[derive(Debug, Default)]
+struct Place {
+    waker: Option<Waker>,
+    /// Whose server it is at, as [`Watch::wake`] has it; 0: at none.
+    mark: usize,
 }
 
 impl Default for Watch {
     fn default() -> Self {
         Self {
             state: Cell::new(RunState::Running),
-            wakers: RefCell::default(),
+            places: RefCell::default(),
         }
     }
 }
@@ -41,9 +49,16 @@ impl Watch {
             return;
         }
         self.state.set(state);
-        for (_, waker) in self.wakers.borrow_mut().iter_mut() {
-            if let Some(waker) = waker.take() {
-                waker.wake();
+        for (_, place) in self.places.borrow_mut().iter_mut() {
+            place.wake();
+        }
+    }
+
+    /// Wakes the tasks that [sit at](Seat::sit_at) one of these.
+    pub fn wake(&self, marks: &[usize]) {
+        for (_, place) in self.places.borrow_mut().iter_mut() {
+            if marks.contains(&place.mark) {
+                place.wake();
             }
         }
     }
@@ -53,7 +68,15 @@ impl Watch {
     pub fn seat(&self) -> Seat<'_> {
         Seat {
             watch: self,
-            key: self.wakers.borrow_mut().insert(None),
+            key: self.places.borrow_mut().insert(Place::default()),
+        }
+    }
+}
+
+impl Place {
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
         }
     }
 }
@@ -69,19 +92,26 @@ impl Seat<'_> {
     /// The state now; the task is woken when it changes.
     #[must_use]
     pub fn poll(&self, cx: &Context<'_>) -> RunState {
-        if let Some(place) = self.watch.wakers.borrow_mut().get_mut(self.key)
-            && !place
+        if let Some(Place { waker, .. }) = self.watch.places.borrow_mut().get_mut(self.key)
+            && !waker
                 .as_ref()
                 .is_some_and(|waker| waker.will_wake(cx.waker()))
         {
-            *place = Some(cx.waker().clone());
+            *waker = Some(cx.waker().clone());
         }
         self.watch.state()
+    }
+
+    /// From now on [`Watch::wake`] with this mark is for this task.
+    pub fn sit_at(&self, mark: usize) {
+        if let Some(place) = self.watch.places.borrow_mut().get_mut(self.key) {
+            place.mark = mark;
+        }
     }
 }
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        self.watch.wakers.borrow_mut().try_remove(self.key);
+        self.watch.places.borrow_mut().try_remove(self.key);
     }
 }

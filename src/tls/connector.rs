@@ -149,13 +149,12 @@ impl ClientTls {
             ServerAddress::Name { host, .. } => ServerName::try_from(host.clone())
                 .map_err(|_| unusable_name(MaterialError::nowhere, host)),
             // Never looked at, and an IP address is not sent as SNI.
-            ServerAddress::Unix(_) if !self.verify => Ok(ServerName::IpAddress(IpAddr::from(
-                std::net::Ipv4Addr::UNSPECIFIED,
-            ))),
-            ServerAddress::Unix(path) => Err(MaterialError::nowhere(format!(
-                "no name to verify the certificate of unix:{} by",
-                path.display()
-            ))
+            ServerAddress::Unix(_) | ServerAddress::Service(_) if !self.verify => Ok(
+                ServerName::IpAddress(IpAddr::from(std::net::Ipv4Addr::UNSPECIFIED)),
+            ),
+            ServerAddress::Unix(_) | ServerAddress::Service(_) => Err(MaterialError::nowhere(
+                format!("no name to verify the certificate of {server} by"),
+            )
             .with_cure("set server_name to the name in the server's certificate")),
         }
     }

@@ -7,6 +7,7 @@ use monoio::time::timeout;
 
 use super::group::{Asked, Endpoint, Group};
 use super::lease::Lease;
+use super::race::Race;
 use super::roster::Lack;
 use crate::config::{ListenerPlan, Setback};
 use crate::net::{Buffers, Inbound, PeerAddress, Socket, dial_from, origin};
@@ -35,6 +36,19 @@ pub struct Request<'a, 'g> {
     pub keep_secrets: bool,
 }
 
+impl Request<'_, '_> {
+    /// From where the group's servers shall see the client come.
+    pub(super) async fn dial(&self, endpoint: &Endpoint) -> io::Result<Socket> {
+        let plan = &self.group.plan;
+        let origin = match &endpoint.address {
+            PeerAddress::Ip(server) => origin(&plan.local, self.client, server.ip()),
+            PeerAddress::Unix(_) => Ok(None),
+        };
+        let no_way = |words| io::Error::new(io::ErrorKind::AddrNotAvailable, words);
+        dial_from(origin.map_err(no_way)?, &endpoint.address, &plan.socket).await
+    }
+}
+
 /// What has been tried, kept by the caller so that a shutdown in between loses nothing.
 #[derive(Default)]
 pub struct Attempts {
@@ -60,6 +74,11 @@ impl Attempts {
         self.last = Some((endpoint.server, endpoint.address.clone()));
         (self.connect, self.handshake) = (None, None);
         (self.tls, self.sni) = (None, None);
+    }
+
+    /// Another address of the same try has the connection.
+    pub(super) fn turn_to(&mut self, endpoint: &Endpoint) {
+        self.last = Some((endpoint.server, endpoint.address.clone()));
     }
 
     /// What the last attempt was at, or is at.
@@ -107,11 +126,11 @@ pub async fn connect<'g>(
 ) -> Result<Connected<'g>, End> {
     let mut tried: Vec<Rc<Endpoint>> = Vec::new();
     loop {
-        let lease = match lease(request, &tried, attempts).await {
+        let mut lease = match lease(request, &tried, attempts).await {
             Ok(lease) => lease,
             Err(end) => return Err(attempts.passed_over.pop().unwrap_or(end)),
         };
-        let refused = match attempt(request, &lease, attempts).await {
+        let refused = match attempt(request, &mut lease, &mut tried, attempts).await {
             Ok(reached) => {
                 lease.works();
                 return Ok(Connected {
@@ -172,7 +191,7 @@ fn goes_on(
 }
 
 /// How a server has failed; `None`: what went wrong is ours, or would go wrong with any other.
-fn setback(end: &End) -> Option<Setback> {
+pub(super) fn setback(end: &End) -> Option<Setback> {
     match (end.phase, end.cause) {
         (Phase::Connect, Cause::Timeout) => Some(Setback::ConnectTimeout),
         (Phase::Connect, Cause::Unreachable | Cause::Reset) => Some(Setback::Refused),
@@ -289,32 +308,52 @@ impl StepLimit {
 const CONNECT_TIMEOUT: &str = "connect_timeout";
 const HANDSHAKE_TIMEOUT: &str = "upstream_handshake_timeout";
 
-async fn attempt(
-    request: &Request<'_, '_>,
-    lease: &Lease<'_>,
+async fn attempt<'g>(
+    request: &Request<'_, 'g>,
+    lease: &mut Lease<'g>,
+    tried: &mut Vec<Rc<Endpoint>>,
     attempts: &mut Attempts,
 ) -> Result<Reached, Refused> {
-    let (endpoint, begun) = (lease.endpoint(), lease.begun());
+    let begun = lease.begun();
     let listener = request.listener;
-    attempts.begin(endpoint);
+    attempts.begin(lease.endpoint());
     let end = begun + listener.next_upstream_timeout;
     let deadline = *attempts.deadline.get_or_insert(end);
     let limit = StepLimit::new(listener.connect_timeout, CONNECT_TIMEOUT, begun, deadline);
-    let dialled = timeout(limit.length, open(request, endpoint));
+    let dialled = match request.group.plan.happy_eyeballs_delay {
+        // Rare, and its state would make every connection's future larger.
+        Some(delay) if lease.endpoint().has_rival() => {
+            let race = Race {
+                request,
+                lease,
+                tried,
+                attempts,
+            };
+            Box::pin(race.run(delay, limit.length)).await
+        }
+        _ => {
+            let dialled = timeout(limit.length, request.dial(lease.endpoint()));
+            dialled.await.ok()
+        }
+    };
+    let endpoint = lease.endpoint();
     let at = |end: End| Refused::from(with_address(end, &endpoint.address));
-    let socket = match dialled.await {
-        Ok(Ok(socket)) => socket,
-        Ok(Err(error)) => {
+    let socket = match dialled {
+        Some(Ok(socket)) => socket,
+        Some(Err(error)) => {
             let mut refused = at(dial_end(&error, endpoint));
             // No address or port of ours reaches this server, and may reach another.
             refused.blamed &= error.kind() != io::ErrorKind::AddrNotAvailable;
             return Err(refused);
         }
-        Err(_) => return Err(limit.passed(Phase::Connect, CONNECT_TIMEOUT, &endpoint.address)),
+        None => return Err(limit.passed(Phase::Connect, CONNECT_TIMEOUT, &endpoint.address)),
     };
     let connected = begun.elapsed();
     attempts.connect = Some(connected);
     let Some(tls) = &endpoint.tls else {
+        // With TLS it goes with the ClientHello. A new socket has room for it.
+        let sent = socket.send_all(request.proxy_header).await;
+        sent.map_err(|error| at(dial_end(&error, endpoint)))?;
         return Ok(Reached {
             socket,
             inbound: Inbound::default(),
@@ -337,25 +376,9 @@ async fn attempt(
     }
 }
 
-/// With TLS the PROXY header goes with the ClientHello; without, the server may wait for nothing
-/// else before it speaks.
-async fn open(request: &Request<'_, '_>, endpoint: &Endpoint) -> io::Result<Socket> {
-    let plan = &request.group.plan;
-    let origin = match &endpoint.address {
-        PeerAddress::Ip(server) => origin(&plan.local, request.client, server.ip()),
-        PeerAddress::Unix(_) => Ok(None),
-    };
-    let origin = origin.map_err(|words| io::Error::new(io::ErrorKind::AddrNotAvailable, words))?;
-    let socket = dial_from(origin, &endpoint.address, &plan.socket).await?;
-    if endpoint.tls.is_none() {
-        socket.send_all(request.proxy_header).await?;
-    }
-    Ok(socket)
-}
-
 /// A reset tells of a connection that was made (one that was not is refused, RFC 9293 3.10.7):
 /// the server left when it should have begun its part.
-fn dial_end(error: &io::Error, endpoint: &Endpoint) -> End {
+pub(super) fn dial_end(error: &io::Error, endpoint: &Endpoint) -> End {
     let (cause, phase) = match error.kind() {
         io::ErrorKind::ConnectionReset if endpoint.tls.is_some() => {
             (Cause::Reset, Phase::UpstreamHandshake)
@@ -432,7 +455,7 @@ fn upstream_end(cause: Cause, phase: Phase, detail: impl ToString) -> End {
     End::new(cause, phase, Some(Side::Upstream)).with_detail(detail.to_string())
 }
 
-fn with_address(end: End, address: &PeerAddress) -> End {
+pub(super) fn with_address(end: End, address: &PeerAddress) -> End {
     let detail = end.detail.as_deref().unwrap_or_default();
     let words = format!("{address}: {detail}");
     end.with_detail(words)

@@ -1,7 +1,9 @@
+mod names;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,6 +11,7 @@ use std::time::{Duration, Instant};
 use monoio::time::timeout;
 
 use super::balance::{Chance, MEMBERS_MAX, identity};
+use super::found::Found;
 use super::health::{Event, Health, ServerState};
 use super::lease::Lease;
 use super::places::ServerCounts;
@@ -18,6 +21,7 @@ use crate::config::{Balance, ServerAddress, UpstreamPlan};
 use crate::net::PeerAddress;
 use crate::tls::{self, ClientTls, MaterialError};
 use crate::types::{CoreId, GroupId, ServerId};
+use names::Leaving;
 
 /// One core's view of an upstream group: the addresses of its servers, whose turn it is, how they
 /// are, who waits for them, and the TLS sessions that may be resumed.
@@ -61,6 +65,7 @@ struct Members {
     endpoints: Vec<Rc<Endpoint>>,
     roster: Roster,
     chance: Chance,
+    leaving: Vec<Leaving>,
 }
 
 /// One address of a server, and how TLS is spoken there.
@@ -71,6 +76,10 @@ pub struct Endpoint {
     pub tls: Option<tls::Endpoint>,
     /// Its number among the group's members now; `None`: it is gone.
     member: Cell<Option<usize>>,
+    /// What the last answer said of it; `None`: the configuration names its address.
+    found: Cell<Option<Found>>,
+    has_rival: Cell<bool>,
+    is_over: Cell<bool>,
 }
 
 /// Who has a connection's turn is asked with this.
@@ -102,6 +111,7 @@ impl Group {
             endpoints: Vec::new(),
             roster: Roster::new(plan.balance, Vec::new(), 0),
             chance: Chance::new(RandomState::new().build_hasher().finish()),
+            leaving: Vec::new(),
         };
         let group = Self {
             queue: Queue::new(plan.queue_max),
@@ -118,34 +128,12 @@ impl Group {
             let address = match &server.address.value {
                 ServerAddress::Ip(address) => PeerAddress::Ip(*address),
                 ServerAddress::Unix(path) => PeerAddress::Unix(Arc::new(path.clone())),
-                ServerAddress::Name { .. } => continue,
+                ServerAddress::Name { .. } | ServerAddress::Service(_) => continue,
             };
             endpoints.push(group.endpoint(server_id(index), address)?);
         }
         group.replace(endpoints);
         Ok(group)
-    }
-
-    /// A name has new addresses. Endpoints that stay keep their sessions and their health.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new).
-    pub fn resolved(&self, server: ServerId, found: &[SocketAddr]) -> Result<(), MaterialError> {
-        let mut endpoints = self.members.borrow().endpoints.clone();
-        endpoints.retain(|endpoint| {
-            endpoint.server != server
-                || matches!(endpoint.address, PeerAddress::Ip(address) if found.contains(&address))
-        });
-        for address in found.iter().map(|address| PeerAddress::Ip(*address)) {
-            let known =
-                |endpoint: &Rc<Endpoint>| endpoint.server == server && endpoint.address == address;
-            if !endpoints.iter().any(known) {
-                endpoints.push(self.endpoint(server, address)?);
-            }
-        }
-        endpoints.sort_by_key(|endpoint| endpoint.server);
-        self.replace(endpoints);
-        Ok(())
     }
 
     /// What a strategy that hashes goes by. 0 where it does not.
@@ -212,6 +200,7 @@ impl Group {
             endpoints,
             roster,
             chance,
+            ..
         } = &mut *self.members.borrow_mut();
         let tried = asked.tried.iter().filter_map(|it| it.member.get());
         let tried: Vec<usize> = tried.collect();
@@ -295,6 +284,9 @@ impl Group {
             address,
             tls,
             member: Cell::new(None),
+            found: Cell::new(None),
+            has_rival: Cell::new(false),
+            is_over: Cell::new(false),
         }))
     }
 
@@ -327,19 +319,22 @@ impl Group {
         before.endpoints = endpoints;
     }
 
-    fn member(&self, endpoint: &Endpoint, before: &Roster) -> Member {
+    fn member(&self, endpoint: &Rc<Endpoint>, before: &Roster) -> Member {
         let plan = &self.plan.servers[usize::from(endpoint.server.0)];
         let (health, active) = match endpoint.member.get() {
             Some(member) => {
                 let before = before.member(member);
                 (before.health, before.active)
             }
-            None => (Health::default(), 0),
+            // New, or back with the connections that it had.
+            None => (Health::default(), endpoint.held()),
         };
+        let found = endpoint.found.get();
         let name = format!("{} {}", plan.address.value, endpoint.address);
         Member {
-            weight: plan.weight,
-            backup: plan.backup,
+            // Beside the shares of a service the plan has none.
+            weight: plan.weight * found.map_or(1, |it| u32::from(it.weight)),
+            backup: plan.backup || found.is_some_and(|it| it.backup),
             down: plan.down,
             plan: plan.health,
             identity: identity(name.as_bytes()),
@@ -413,8 +408,12 @@ mod tests {
     }
 
     fn resolved(group: &Group, addresses: &[&str]) {
-        let addresses: Vec<SocketAddr> = addresses.iter().map(|it| it.parse().unwrap()).collect();
-        group.resolved(NAME, &addresses).unwrap();
+        let found: Vec<Found> = addresses
+            .iter()
+            .map(|it| Found::at(it.parse().unwrap()))
+            .collect();
+        let left = group.resolved(NAME, &found, Instant::now()).unwrap();
+        assert!(!left, "nobody has `resolve_drain`");
     }
 
     fn turn(group: &Group) -> String {

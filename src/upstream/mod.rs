@@ -2,17 +2,20 @@
 
 pub mod balance;
 mod connect;
+mod found;
 mod group;
 mod health;
 mod lease;
 mod places;
 mod queue;
+mod race;
 mod roster;
 #[cfg(test)]
 mod simulation;
 
 pub(crate) use connect::is_ours;
 pub use connect::{Attempts, Connected, Request, connect};
+pub use found::Found;
 pub use group::{Asked, Change, Endpoint, Group, GroupParts, Tell};
 pub use health::{Event, Health, ServerState};
 pub use lease::Lease;

@@ -159,6 +159,17 @@ impl Roster {
         Ok(member)
     }
 
+    /// Gives the next connection to this very member, with its place taken. False: it has none, or
+    /// may have no connection just now.
+    pub fn take(&mut self, member: usize, now: Instant, places: &impl Places) -> bool {
+        self.follow(now);
+        let takes = self.members[member].weight() > 0 && places.take(member);
+        if takes {
+            self.engage(member, now);
+        }
+        takes
+    }
+
     /// What became of a connection, unless it is only over. Returns what other cores should know.
     pub fn on(&mut self, member: usize, event: Event, now: Instant) -> Option<ServerState> {
         let seat = &mut self.members[member];

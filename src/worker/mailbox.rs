@@ -2,7 +2,6 @@
 //! core's ring. No lock is taken on the core's side.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use rustix::net::{SendFlags, send};
 use crate::net::{PeerAddress, Socket};
 use crate::session::RunState;
 use crate::types::{GroupId, ServerId};
-use crate::upstream::ServerState;
+use crate::upstream::{Found, ServerState};
 
 /// What a core is told.
 #[derive(Debug, Clone)]
@@ -22,7 +21,7 @@ pub enum Letter {
     Resolved {
         group: GroupId,
         server: ServerId,
-        addresses: Arc<[SocketAddr]>,
+        found: Arc<[Found]>,
     },
     /// A server is down, or up, as another core has found or a check of it.
     Server {

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use monoio::time::sleep;
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
@@ -219,7 +219,7 @@ async fn read_letters(core: &Rc<Core>, inbox: &Inbox) -> io::Result<()> {
     Ok(())
 }
 
-fn follow(core: &Core, letter: Letter) {
+fn follow(core: &Rc<Core>, letter: Letter) {
     match letter {
         Letter::Advance(state) => core.watch.advance(state),
         Letter::Server {
@@ -231,12 +231,30 @@ fn follow(core: &Core, letter: Letter) {
         Letter::Resolved {
             group,
             server,
-            addresses,
-        } => {
-            if let Err(error) = core.group(group).resolved(server, &addresses) {
+            found,
+        } => match core.group(group).resolved(server, &found, Instant::now()) {
+            Ok(true) => {
+                monoio::spawn(part(Rc::clone(core), group));
+            }
+            Ok(false) => {}
+            Err(error) => {
                 tracing::error!(core = %core.id, %error, "new addresses are not used");
             }
-        }
+        },
+    }
+}
+
+/// Ends what is left of the connections to addresses that leave the DNS now.
+async fn part(core: Rc<Core>, group: GroupId) {
+    let group = core.group(group);
+    let drain = group.plan.resolve_drain.unwrap_or_default();
+    // Not asked of the clock again: a timer that fires early would miss them.
+    let until = Instant::now() + drain;
+    sleep(drain).await;
+    let overdue = group.overdue(until);
+    let marks: Vec<usize> = overdue.iter().map(|endpoint| endpoint.mark()).collect();
+    if !marks.is_empty() {
+        core.watch.wake(&marks);
     }
 }
 

@@ -9,6 +9,7 @@ mod downstream;
 mod health_check;
 mod listener;
 mod members;
+mod names;
 mod policy;
 mod proxied;
 mod routes;

@@ -8,6 +8,7 @@ use crate::config::file::{LogFile, RuntimeFile, Table, TextOrWhole};
 use crate::config::plan::{AccessLog, LogPlan, RuntimePlan, Workers};
 use crate::config::value::{Refusal, cpu_list};
 
+use super::names::name_servers;
 use super::scope::{Desk, Scope, quoted};
 
 pub(super) fn runtime(
@@ -22,6 +23,7 @@ pub(super) fn runtime(
         handshakes_max: scope.count(&file.max_handshakes, &defaults::MAX_HANDSHAKES),
         accept_batch: scope.count(&file.accept_batch, &defaults::ACCEPT_BATCH),
         pipes_max: scope.count(&file.pipes, &defaults::PIPES),
+        resolver: name_servers(scope, &file.resolver),
     }
 }
 

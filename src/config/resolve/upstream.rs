@@ -21,6 +21,7 @@ use super::access::local_address;
 use super::health_check::check;
 use super::listener::plain_name;
 use super::members::{ServerLimits, given_switch, group_limits, queue, someone_serves};
+use super::names::{happy_eyeballs_delay, resolve_drain, service_has_name, service_has_shares};
 use super::policy::{PolicyKeys, tls_policy};
 use super::scope::{Desk, Scope, located, quoted, shown};
 use super::socket::{SocketKeys, carriage, socket_options};
@@ -113,6 +114,8 @@ fn upstream(
         queue_timeout,
         resolve: resolve_plan(scope, &file),
         local: local_address(scope, &file, &servers),
+        resolve_drain: resolve_drain(scope, &file.resolve_drain),
+        happy_eyeballs_delay: happy_eyeballs_delay(scope, &file.happy_eyeballs_delay),
         socket: socket_options(
             scope,
             &SocketKeys {
@@ -203,6 +206,7 @@ fn server(
         }
     };
     scope.note("address", quoted(&address.to_string()), &span);
+    service_has_shares(scope, &address, table);
     Some(ServerPlan {
         address: located(address, span),
         weight: scope.count(&table.weight, &defaults::WEIGHT),
@@ -375,6 +379,7 @@ fn server_name(
                     .cure("say whose certificate the server has: `server_name = \"backend.internal\"` in its tls table"),
             );
         }
+        service_has_name(scope, servers);
         return None;
     };
     match tls_server_name(text.get_ref()) {

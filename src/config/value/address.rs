@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::plan::{BindAddress, ServerAddress};
 
+use super::service::service_name;
 use super::{Refusal, host_name};
 
 /// sockaddr_un holds 108 bytes, the closing zero among them (unix(7)).
@@ -35,10 +36,14 @@ pub(in crate::config) fn bind_address(text: &str, base: &Path) -> Result<BindAdd
     ))
 }
 
-/// "10.0.5.21:443", "[2001:db8::1]:443", "backend.example.com:443" or "unix:/run/x.sock".
+/// "10.0.5.21:443", "[2001:db8::1]:443", "backend.example.com:443", "unix:/run/x.sock" or
+/// "srv:_postgres._tcp.example.org".
 pub(in crate::config) fn server_address(text: &str, base: &Path) -> Result<ServerAddress, Refusal> {
     if let Some(path) = text.strip_prefix("unix:") {
         return unix_path(path, base).map(ServerAddress::Unix);
+    }
+    if let Some(name) = text.strip_prefix("srv:") {
+        return service_name(name).map(ServerAddress::Service);
     }
     if let Some((scheme, rest)) = text.split_once("://") {
         return Err(Refusal::new(
@@ -78,6 +83,22 @@ pub(in crate::config) fn server_address(text: &str, base: &Path) -> Result<Serve
         ));
     }
     host_name(host).map(|host| ServerAddress::Name { host, port })
+}
+
+/// "10.0.0.53", "10.0.0.53:5353" or "[2001:db8::53]:53". Never a name: who would look it up?
+pub(in crate::config) fn name_server(text: &str) -> Result<SocketAddr, Refusal> {
+    const DNS_PORT: u16 = 53;
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return unmapped(SocketAddr::new(address, DNS_PORT), text);
+    }
+    let address = text.parse::<SocketAddr>().map_err(|_| {
+        Refusal::new(
+            format!("`{text}` is not the address of a name server"),
+            "write an IP address, with a port if that is not 53: \"10.0.0.53\" or \"[2001:db8::53]:5353\"",
+        )
+    })?;
+    some_port(address.port(), text)?;
+    unmapped(address, text)
 }
 
 /// A name cannot end in a label of digits alone (RFC 3696 2): that is a slip in an address.

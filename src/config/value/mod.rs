@@ -8,9 +8,10 @@ mod duration;
 mod identity;
 mod name;
 mod protocol;
+mod service;
 mod size;
 
-pub(super) use address::{bind_address, server_address};
+pub(super) use address::{bind_address, name_server, server_address};
 pub(super) use cidr::cidr;
 pub(super) use cipher::{cipher_name, cipher_suite, is_tls13, split_ciphers};
 pub(super) use cpus::cpu_list;

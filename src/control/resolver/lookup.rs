@@ -1,11 +1,13 @@
 use std::fmt;
 use std::fs::File;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hickory_resolver::config::{ResolveHosts, ResolverConfig, ResolverOpts};
+use hickory_resolver::config::{
+    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
+};
 use hickory_resolver::lookup_ip::LookupIp;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
@@ -15,7 +17,7 @@ use hickory_resolver::{Hosts, TokioResolver};
 use tokio::time::timeout;
 
 /// Bound of one lookup, over all name servers, search domains and attempts of resolv.conf.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const LOOKUP_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// More addresses than this of one name are left aside: a balancer has no use for them.
 const ADDRESSES_MAX: usize = 64;
@@ -42,6 +44,10 @@ pub(super) enum LookupError {
     NoSuchName,
     /// The name exists, but not with this kind of record.
     NoAddress,
+    /// The same, of SRV.
+    NoService,
+    /// No host of a service has an address; this one is the first.
+    Host(String, Box<Self>),
     Timeout,
     Refused(ResponseCode),
     BadName(String),
@@ -59,6 +65,25 @@ impl Source {
             servers: None,
             hosts: "/etc/hosts".into(),
         }
+    }
+
+    /// These name servers after /etc/hosts; none: as [`system`](Self::system). Names are taken as
+    /// they stand: no search domain is added.
+    #[must_use]
+    pub fn of(name_servers: &[SocketAddr]) -> Self {
+        if name_servers.is_empty() {
+            return Self::system();
+        }
+        let config = |server: &SocketAddr| {
+            let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
+            for connection in &mut connections {
+                connection.port = server.port();
+            }
+            NameServerConfig::new(server.ip(), true, connections)
+        };
+        let servers = name_servers.iter().map(config).collect();
+        let config = ResolverConfig::from_name_servers(servers);
+        Self::fixed(config, ResolverOpts::default(), "/etc/hosts".into())
     }
 
     /// These name servers, after a hosts file of one's own.
@@ -117,7 +142,7 @@ impl Source {
         Answer::new(addresses, ttl)
     }
 
-    fn resolver(&self) -> Result<TokioResolver, LookupError> {
+    pub(super) fn resolver(&self) -> Result<TokioResolver, LookupError> {
         let configuration = |error: NetError| LookupError::Configuration(error.to_string());
         let mut builder = match &self.servers {
             None => TokioResolver::builder_tokio().map_err(configuration)?,
@@ -176,9 +201,16 @@ impl fmt::Display for LookupError {
                 "the name has neither an A nor an AAAA record; add one to the DNS, or name \
                  another host in `servers`",
             ),
+            Self::NoService => {
+                f.write_str("the name has no SRV record; add one to the DNS, or correct `servers`")
+            }
+            Self::Host(host, error) => write!(
+                f,
+                "no host of its SRV records has an address; {host}: {error}"
+            ),
             Self::Timeout => f.write_str(
                 "no name server answered in time; check the nameserver lines of \
-                 /etc/resolv.conf and the way to them",
+                 /etc/resolv.conf, or `resolver` in [runtime], and the way to them",
             ),
             Self::Refused(code) => {
                 write!(f, "the name server answered {code}; look at its log")
@@ -193,7 +225,7 @@ impl fmt::Display for LookupError {
             Self::Network(error) => write!(
                 f,
                 "no name server can be asked: {error}; check the nameserver lines of \
-                 /etc/resolv.conf and the way to them"
+                 /etc/resolv.conf, or `resolver` in [runtime], and the way to them"
             ),
         }
     }

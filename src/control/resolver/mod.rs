@@ -4,10 +4,11 @@
 
 mod lookup;
 mod schedule;
+mod service;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -20,7 +21,9 @@ pub use schedule::{backoff, jitter, schedule};
 
 use crate::config::{Plan, ResolvePlan, ServerAddress};
 use crate::types::{GroupId, ServerId};
-use lookup::{Answer, LookupError};
+use crate::upstream::Found;
+use lookup::LookupError;
+use service::KnownHosts;
 
 /// How long the start waits for the first answers. Longer than a lost packet and its retry,
 /// short enough that a dead name server does not look like a dead proxy.
@@ -40,9 +43,53 @@ pub struct NameKey {
 #[derive(Debug, Clone)]
 pub struct Question {
     pub key: NameKey,
-    pub host: String,
-    pub port: u16,
+    pub sought: Sought,
     pub limits: ResolvePlan,
+}
+
+/// What a name is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sought {
+    /// The addresses of a host.
+    Host { host: String, port: u16 },
+    /// The hosts of a service, by its SRV records, and their addresses.
+    Service(String),
+}
+
+impl std::fmt::Display for Sought {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Host { host: name, .. } | Self::Service(name)) = self;
+        f.write_str(name)
+    }
+}
+
+/// What a name was found to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Answer {
+    /// Sorted, each address once. Empty where a service says that it is not there.
+    found: Vec<Found>,
+    hosts: KnownHosts,
+    ttl: Duration,
+}
+
+impl Source {
+    /// Addresses of `known` hosts whose questions alone fail are kept.
+    async fn find(&self, sought: &Sought, known: &KnownHosts) -> Result<Answer, LookupError> {
+        let (host, port) = match sought {
+            Sought::Host { host, port } => (host, *port),
+            Sought::Service(name) => return self.find_service(name, known).await,
+        };
+        let addresses = known.get(host).map_or(&[][..], Vec::as_slice);
+        let answer = self.lookup(host, addresses).await?;
+        let found = answer.addresses.iter();
+        Ok(Answer {
+            found: found
+                .map(|address| Found::at(SocketAddr::new(*address, port)))
+                .collect(),
+            hosts: KnownHosts::from([(host.clone(), answer.addresses)]),
+            ttl: answer.ttl,
+        })
+    }
 }
 
 /// Every server of the plan that is given by name.
@@ -52,14 +99,20 @@ pub fn questions(plan: &Plan) -> Vec<Question> {
     groups
         .flat_map(|(group, upstream)| {
             let servers = (0..).map(ServerId).zip(&upstream.servers);
-            servers.filter_map(move |(server, plan)| match &plan.address.value {
-                ServerAddress::Name { host, port } => Some(Question {
+            servers.filter_map(move |(server, plan)| {
+                let sought = match &plan.address.value {
+                    ServerAddress::Name { host, port } => Sought::Host {
+                        host: host.clone(),
+                        port: *port,
+                    },
+                    ServerAddress::Service(name) => Sought::Service(name.clone()),
+                    ServerAddress::Ip(_) | ServerAddress::Unix(_) => return None,
+                };
+                Some(Question {
                     key: NameKey { group, server },
-                    host: host.clone(),
-                    port: *port,
+                    sought,
                     limits: upstream.resolve,
-                }),
-                ServerAddress::Ip(_) | ServerAddress::Unix(_) => None,
+                })
             })
         })
         .collect()
@@ -75,21 +128,21 @@ pub struct Resolver {
 struct Report {
     key: NameKey,
     /// `None`: as before, or not known.
-    addresses: Option<Vec<SocketAddr>>,
+    found: Option<Vec<Found>>,
     /// Whether it is the name's first.
     first: bool,
 }
 
 impl Resolver {
-    /// Resolves every name and calls `publish` with its addresses, sorted and never empty,
-    /// whenever they change. While a name fails its last addresses stay as they are.
+    /// Resolves every name and calls `publish` with what it leads to, sorted by
+    /// address, whenever that changes. While a name fails its last addresses stay as they are.
     ///
     /// Returns once each name has its first answer or failure, or after [`FIRST_WAIT_MAX`];
     /// whatever is missing then comes later, with a warning now.
     pub async fn start(
         source: Source,
         questions: Vec<Question>,
-        mut publish: impl FnMut(NameKey, Vec<SocketAddr>) + Send + 'static,
+        mut publish: impl FnMut(NameKey, Vec<Found>) + Send + 'static,
     ) -> Self {
         let mut missing = questions.len();
         let mut tasks = JoinSet::new();
@@ -124,9 +177,9 @@ impl Resolver {
 }
 
 impl Report {
-    fn publish_to(self, publish: &mut impl FnMut(NameKey, Vec<SocketAddr>)) {
-        if let Some(addresses) = self.addresses {
-            publish(self.key, addresses);
+    fn publish_to(self, publish: &mut impl FnMut(NameKey, Vec<Found>)) {
+        if let Some(found) = self.found {
+            publish(self.key, found);
         }
     }
 }
@@ -137,12 +190,12 @@ async fn keep_resolved(question: Question, source: Source, reports: mpsc::Sender
     let mut name = WatchedName::new(question);
     let mut first = true;
     loop {
-        let result = source.lookup(&name.question.host, &name.known).await;
+        let result = source.find(&name.question.sought, &name.hosts).await;
         let next = name.on_result(result, jitter());
         if first || next.publish.is_some() {
             let report = Report {
                 key,
-                addresses: next.publish,
+                found: next.publish,
                 first,
             };
             if reports.send(report).await.is_err() {
@@ -158,13 +211,17 @@ async fn keep_resolved(question: Question, source: Source, reports: mpsc::Sender
 struct WatchedName {
     question: Question,
     /// The last good answer.
-    known: Vec<IpAddr>,
+    known: Vec<Found>,
+    /// By host, for questions that fail alone.
+    hosts: KnownHosts,
+    /// The last good answer was that it is not there.
+    is_away: bool,
     /// In a row.
     failures: u32,
 }
 
 struct Next {
-    publish: Option<Vec<SocketAddr>>,
+    publish: Option<Vec<Found>>,
     wait: Duration,
 }
 
@@ -173,6 +230,8 @@ impl WatchedName {
         Self {
             question,
             known: Vec::new(),
+            hosts: KnownHosts::new(),
+            is_away: false,
             failures: 0,
         }
     }
@@ -186,17 +245,19 @@ impl WatchedName {
 
     fn on_answer(&mut self, answer: Answer, jitter: f64) -> Next {
         if self.failures > 0 {
-            tracing::info!("{} resolves", self.question.host);
+            tracing::info!("{} resolves", self.question.sought);
         }
         self.failures = 0;
-        let port = self.question.port;
-        let publish = (answer.addresses != self.known).then(|| {
-            let addresses = answer.addresses.iter();
-            addresses
-                .map(|address| SocketAddr::new(*address, port))
-                .collect()
-        });
-        self.known = answer.addresses;
+        if answer.found.is_empty() && !self.is_away {
+            tracing::warn!(
+                "{} is not there, says the DNS (the target of its SRV record is \".\"): it gets no \
+                 connection",
+                self.question.sought
+            );
+        }
+        self.is_away = answer.found.is_empty();
+        let publish = (answer.found != self.known).then(|| answer.found.clone());
+        (self.known, self.hosts) = (answer.found, answer.hosts);
         Next {
             publish,
             wait: schedule(answer.ttl, self.question.limits, jitter),
@@ -216,7 +277,7 @@ impl WatchedName {
     }
 
     fn complaint(&self, error: &LookupError) -> String {
-        let host = &self.question.host;
+        let host = &self.question.sought;
         match self.known.len() {
             0 => format!("{host} cannot be resolved: {error}. Until it can, it gets no connection"),
             known => format!(

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::io::Write;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::proto::op::{Message, OpCode, ResponseCode};
-use hickory_resolver::proto::rr::{RData, Record, RecordType};
+use hickory_resolver::proto::rr::rdata::SRV;
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::time::timeout_at;
@@ -20,17 +21,19 @@ const DEADLINE: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug)]
 enum Reply {
     Addresses(&'static [&'static str], u32),
+    /// Priority, weight, port and target of each record.
+    Service(&'static [(u16, u16, u16, &'static str)], u32),
     Code(ResponseCode),
     Silence,
 }
 
-use Reply::{Addresses, Code, Silence};
+use Reply::{Addresses, Code, Service, Silence};
 
 const EMPTY: Reply = Code(ResponseCode::NoError);
 const NXDOMAIN: Reply = Code(ResponseCode::NXDomain);
 const SERVFAIL: Reply = Code(ResponseCode::ServFail);
 
-/// What the server answers for A and for AAAA.
+/// What the server answers for A or SRV, and for AAAA.
 type Zone = HashMap<&'static str, (Reply, Reply)>;
 
 /// A DNS server on loopback. Its task ends with the test's runtime.
@@ -70,6 +73,13 @@ impl DnsServer {
 
     fn set(&self, name: &'static str, a: Reply, aaaa: Reply) {
         self.zone.send_replace(Zone::from([(name, (a, aaaa))]));
+    }
+
+    /// Answers for one name more.
+    fn also(&self, name: &'static str, a: Reply, aaaa: Reply) {
+        self.zone.send_modify(|zone| {
+            zone.insert(name, (a, aaaa));
+        });
     }
 
     fn questions(&self) -> usize {
@@ -112,11 +122,18 @@ fn reply_to(zone: &Zone, query: &Message) -> Option<Message> {
         .unwrap_or((NXDOMAIN, NXDOMAIN));
     let mut message = Message::response(query.metadata.id, OpCode::Query);
     message.add_query(question.clone());
-    match if question.query_type() == RecordType::A {
-        a
-    } else {
+    match if question.query_type() == RecordType::AAAA {
         aaaa
+    } else {
+        a
     } {
+        Service(records, ttl) => {
+            message.add_answers(records.iter().map(|(priority, weight, port, target)| {
+                let target = Name::from_ascii(target).unwrap();
+                let data = RData::SRV(SRV::new(*priority, *weight, *port, target));
+                Record::from_rdata(question.name().clone(), ttl, data)
+            }));
+        }
         Addresses(addresses, ttl) => {
             message.add_answers(addresses.iter().map(|address| {
                 let data = RData::from(address.parse::<IpAddr>().unwrap());
@@ -137,8 +154,10 @@ fn question(ttl_min: Duration, ttl_max: Duration) -> Question {
             group: GroupId(1),
             server: ServerId(2),
         },
-        host: NAME.into(),
-        port: 5432,
+        sought: Sought::Host {
+            host: NAME.into(),
+            port: 5432,
+        },
         limits: ResolvePlan { ttl_min, ttl_max },
     }
 }
@@ -150,7 +169,7 @@ fn often() -> Question {
 
 struct Published {
     _resolver: Resolver,
-    addresses: mpsc::UnboundedReceiver<(NameKey, Vec<SocketAddr>)>,
+    addresses: mpsc::UnboundedReceiver<(NameKey, Vec<Found>)>,
 }
 
 impl Published {
@@ -177,13 +196,26 @@ impl Published {
             .unwrap()
             .unwrap();
         assert_eq!(key, often().key);
-        addresses.iter().map(ToString::to_string).collect()
+        shown(&addresses)
     }
 
     fn at_once(&mut self) -> Option<Vec<String>> {
         let (_, addresses) = self.addresses.try_recv().ok()?;
-        Some(addresses.iter().map(ToString::to_string).collect())
+        Some(shown(&addresses))
     }
+}
+
+/// "127.0.0.1:5432", with what an SRV record adds: " *3" for a weight, " backup".
+fn shown(found: &[Found]) -> Vec<String> {
+    let show = |found: &Found| {
+        let weight = match found.weight {
+            1 => String::new(),
+            weight => format!(" *{weight}"),
+        };
+        let backup = if found.backup { " backup" } else { "" };
+        format!("{}{weight}{backup}", found.address)
+    };
+    found.iter().map(show).collect()
 }
 
 async fn asked_again(server: &DnsServer, times: usize) {
@@ -360,6 +392,128 @@ fn the_servers_of_a_plan_that_are_names_become_questions() {
     let plan = crate::observe::sample::plan(crate::config::AccessLog::Off, 1);
     let questions = questions(&plan);
     assert_eq!(questions.len(), 1);
-    assert_eq!(questions[0].host, "db.example.org");
+    assert_eq!(
+        questions[0].sought,
+        Sought::Host {
+            host: "db.example.org".into(),
+            port: 5432
+        }
+    );
     assert_eq!(questions[0].key.server, ServerId(0));
+}
+
+const SERVICE: &str = "_pg._tcp.example.";
+const FIRST: &str = "one.example.";
+const SECOND: &str = "two.example.";
+
+fn service(ttl_min: Duration) -> Question {
+    Question {
+        sought: Sought::Service("_pg._tcp.example".into()),
+        ..question(ttl_min, ttl_min.max(Duration::from_secs(60)))
+    }
+}
+
+/// One host of the service at priority 10 and weight 5, one at 20 and 0.
+async fn service_of_two() -> DnsServer {
+    let records = &[(20, 0, 7002, SECOND), (10, 5, 7001, FIRST)];
+    let server = DnsServer::start(SERVICE, Service(records, 0), EMPTY).await;
+    let v6 = Addresses(&["::1"], 0);
+    server.also(FIRST, Addresses(&["127.0.0.1"], 0), v6);
+    server.also(SECOND, Addresses(&["127.0.0.2"], 0), EMPTY);
+    server
+}
+
+const SOON: Duration = Duration::from_millis(50);
+
+#[tokio::test]
+async fn a_service_is_its_hosts_with_their_ports_and_weights_and_higher_priorities_are_backups() {
+    let server = service_of_two().await;
+    let mut published = Published::by(&server, service(SOON)).await;
+    let expected = [
+        "127.0.0.1:7001 *5",
+        "127.0.0.2:7002 backup",
+        "[::1]:7001 *5",
+    ];
+    assert_eq!(published.next().await, expected);
+}
+
+#[tokio::test]
+async fn two_families_of_one_host_of_a_service_are_told_from_another_host() {
+    let server = service_of_two().await;
+    let (source, sought) = (server.source(), service(SOON).sought);
+    let answer = source.find(&sought, &KnownHosts::new()).await;
+    let found = answer.unwrap().found;
+    assert_eq!(found[0].host, found[2].host);
+    assert_ne!(found[0].host, found[1].host);
+}
+
+#[tokio::test]
+async fn a_host_of_a_service_whose_question_fails_keeps_its_addresses() {
+    let server = service_of_two().await;
+    let mut published = Published::by(&server, service(SOON)).await;
+    assert_eq!(published.next().await.len(), 3);
+    server.also(FIRST, SERVFAIL, SERVFAIL);
+    server.also(SECOND, Addresses(&["127.0.0.3"], 0), EMPTY);
+    let expected = [
+        "127.0.0.1:7001 *5",
+        "127.0.0.3:7002 backup",
+        "[::1]:7001 *5",
+    ];
+    assert_eq!(published.next().await, expected);
+}
+
+#[tokio::test]
+async fn while_a_service_fails_its_last_hosts_stay_and_one_that_left_it_goes() {
+    let server = service_of_two().await;
+    let mut published = Published::by(&server, service(SOON)).await;
+    assert_eq!(published.next().await.len(), 3);
+    for failure in [SERVFAIL, NXDOMAIN, EMPTY] {
+        server.also(SERVICE, failure.clone(), failure);
+        asked_again(&server, 1).await;
+        assert_eq!(published.at_once(), None);
+    }
+    server.also(SERVICE, Service(&[(20, 0, 7002, SECOND)], 0), EMPTY);
+    assert_eq!(published.next().await, ["127.0.0.2:7002"]);
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_there_has_no_address_until_it_is_back() {
+    let server = service_of_two().await;
+    let mut published = Published::by(&server, service(SOON)).await;
+    assert_eq!(published.next().await.len(), 3);
+    server.also(SERVICE, Service(&[(0, 0, 0, ".")], 0), EMPTY);
+    assert!(published.next().await.is_empty());
+    server.also(SERVICE, Service(&[(10, 5, 7001, FIRST)], 0), EMPTY);
+    assert_eq!(published.next().await.len(), 2);
+}
+
+#[tokio::test]
+async fn the_earlier_of_the_two_ttls_counts() {
+    let records = Service(&[(10, 5, 7001, FIRST)], 3600);
+    let server = DnsServer::start(SERVICE, records, EMPTY).await;
+    server.also(FIRST, Addresses(&["127.0.0.1"], 1), EMPTY);
+    let question = service(Duration::from_millis(10));
+    let mut published = Published::by(&server, question).await;
+    assert_eq!(published.next().await, ["127.0.0.1:7001 *5"]);
+    server.also(FIRST, Addresses(&["127.0.0.2"], 1), EMPTY);
+    assert_eq!(published.next().await, ["127.0.0.2:7001 *5"]);
+}
+
+#[tokio::test]
+async fn a_service_without_records_and_one_without_addresses_are_said_apart() {
+    let server = DnsServer::start(SERVICE, EMPTY, EMPTY).await;
+    let (sought, known) = (service(SOON).sought, KnownHosts::new());
+    let error = server.source().find(&sought, &known).await.unwrap_err();
+    assert_eq!(error, LookupError::NoService);
+    server.also(SERVICE, Service(&[(10, 5, 7001, FIRST)], 0), EMPTY);
+    let error = server.source().find(&sought, &known).await.unwrap_err();
+    let words = error.to_string();
+    assert!(
+        words.contains("no host of its SRV records has an address"),
+        "{words}"
+    );
+    assert!(
+        words.contains("one.example.: the name does not exist"),
+        "{words}"
+    );
 }

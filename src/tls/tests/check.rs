@@ -30,6 +30,7 @@ fn plan(listener: Option<DownstreamTls>, upstream: Option<UpstreamTls>) -> Plan 
             handshakes_max: 1,
             accept_batch: 1,
             pipes_max: 1,
+            resolver: Vec::new(),
         },
         log: LogPlan {
             access: AccessLog::Off,
@@ -78,6 +79,8 @@ fn plan(listener: Option<DownstreamTls>, upstream: Option<UpstreamTls>) -> Plan 
             queue_timeout: second,
             tls: upstream,
             check: None,
+            resolve_drain: None,
+            happy_eyeballs_delay: None,
             resolve: ResolvePlan {
                 ttl_min: second,
                 ttl_max: second,
