@@ -20,7 +20,7 @@ use crate::session::{Access, RunState};
 use crate::sys::{KtlsAbility, Nofile, Probe, probe, raise_nofile};
 use crate::tls::{ClientTls, KeyRing, MaterialError, ServerTls};
 use crate::types::{CoreId, ListenerId};
-use crate::upstream::ServerCounts;
+use crate::upstream::{Found, ServerCounts};
 use crate::worker::{Assignment, Driver, Reporter, Shared, mailbox, reports, work};
 
 /// What the command line adds to the plan.

@@ -80,7 +80,7 @@ pub enum Cause {
     Unreachable,
     /// No server of the group could be tried: without an address, down, or full.
     NoServer,
-    /// The drain time was over, or a second signal came.
+    /// The drain time was over, Ringway's or the server's address's, or a second signal came.
     Shutdown,
     /// The kernel refused something that is not the peer's fault (files, memory).
     System,

@@ -97,7 +97,8 @@ impl<'g> Race<'_, 'g> {
                 .with_detail("connect_timeout, begun after happy_eyeballs_delay"),
         };
         let end = with_address(end, &endpoint.address);
-        if error.is_some() && setback(&end).is_some() {
+        let ours = |error: &io::Error| error.kind() == io::ErrorKind::AddrNotAvailable;
+        if error.is_some_and(|error| !ours(error)) && setback(&end).is_some() {
             lease.fails(|| in_words(&end));
         }
         self.attempts.passed_over.push(end);
@@ -132,5 +133,58 @@ impl Dials {
             }
         })
         .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+    use std::task::{Context, Waker};
+
+    use monoio::{LegacyDriver, RuntimeBuilder};
+
+    use super::*;
+
+    type Dialled = io::Result<Socket>;
+
+    fn refused() -> Dialled {
+        Err(io::ErrorKind::ConnectionRefused.into())
+    }
+
+    fn made() -> Dialled {
+        let (socket, _) = std::os::unix::net::UnixStream::pair()?;
+        Socket::new(socket.into())
+    }
+
+    /// Whether it is over, and what is known of the two: connected, failed, nothing.
+    fn raced(
+        own: impl Future<Output = Dialled>,
+        rival: impl Future<Output = Dialled>,
+    ) -> (bool, [Option<bool>; 2]) {
+        let mut dials = Dials::default();
+        let is_over = {
+            let (own, rival) = (pin!(own), pin!(rival));
+            let mut run = pin!(dials.run(own, rival));
+            run.as_mut()
+                .poll(&mut Context::from_waker(Waker::noop()))
+                .is_ready()
+        };
+        let known = |dialled: &Option<Dialled>| dialled.as_ref().map(Result::is_ok);
+        (is_over, [known(&dials.own), known(&dials.rival)])
+    }
+
+    #[test]
+    fn the_first_that_connects_ends_the_race_and_a_failure_waits_for_the_other() {
+        let runtime = RuntimeBuilder::<LegacyDriver>::new().enable_timer().build();
+        runtime.unwrap().block_on(async {
+            let (yes, no) = (Some(true), Some(false));
+            assert_eq!(raced(pending(), pending()), (false, [None, None]));
+            assert_eq!(raced(ready(refused()), pending()), (false, [no, None]));
+            assert_eq!(raced(pending(), ready(refused())), (false, [None, no]));
+            assert_eq!(raced(pending(), ready(made())), (true, [None, yes]));
+            assert_eq!(raced(ready(made()), pending()), (true, [yes, None]));
+            assert_eq!(raced(ready(refused()), ready(made())), (true, [no, yes]));
+            assert_eq!(raced(ready(refused()), ready(refused())), (true, [no, no]));
+        });
     }
 }

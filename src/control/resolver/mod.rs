@@ -69,6 +69,8 @@ struct Answer {
     /// Sorted, each address once. Empty where a service says that it is not there.
     found: Vec<Found>,
     hosts: KnownHosts,
+    /// A host of a service that has no address while others have, and why.
+    missing: Option<(String, LookupError)>,
     ttl: Duration,
 }
 
@@ -87,6 +89,7 @@ impl Source {
                 .map(|address| Found::at(SocketAddr::new(*address, port)))
                 .collect(),
             hosts: KnownHosts::from([(host.clone(), answer.addresses)]),
+            missing: None,
             ttl: answer.ttl,
         })
     }
@@ -216,6 +219,8 @@ struct WatchedName {
     hosts: KnownHosts,
     /// The last good answer was that it is not there.
     is_away: bool,
+    /// The host that was missing in it.
+    missing: Option<String>,
     /// In a row.
     failures: u32,
 }
@@ -232,6 +237,7 @@ impl WatchedName {
             known: Vec::new(),
             hosts: KnownHosts::new(),
             is_away: false,
+            missing: None,
             failures: 0,
         }
     }
@@ -248,20 +254,34 @@ impl WatchedName {
             tracing::info!("{} resolves", self.question.sought);
         }
         self.failures = 0;
-        if answer.found.is_empty() && !self.is_away {
-            tracing::warn!(
-                "{} is not there, says the DNS (the target of its SRV record is \".\"): it gets no \
-                 connection",
-                self.question.sought
-            );
-        }
-        self.is_away = answer.found.is_empty();
+        self.say_what_lacks(&answer);
         let publish = (answer.found != self.known).then(|| answer.found.clone());
         (self.known, self.hosts) = (answer.found, answer.hosts);
         Next {
             publish,
             wait: schedule(answer.ttl, self.question.limits, jitter),
         }
+    }
+
+    /// Once for each thing that is not as it was.
+    fn say_what_lacks(&mut self, answer: &Answer) {
+        let sought = &self.question.sought;
+        let is_away = answer.found.is_empty();
+        if is_away && !self.is_away {
+            tracing::warn!(
+                "{sought} is not there, says the DNS (the target of its SRV record is \".\"): it \
+                 gets no connection"
+            );
+        }
+        self.is_away = is_away;
+        let missing = answer.missing.as_ref();
+        if let Some((host, error)) = missing.filter(|(host, _)| self.missing.as_ref() != Some(host))
+        {
+            tracing::warn!(
+                "{host} of {sought} cannot be resolved: {error}. Until it can, it gets no connection"
+            );
+        }
+        self.missing = missing.map(|(host, _)| host.clone());
     }
 
     fn on_failure(&mut self, error: &LookupError, jitter: f64) -> Next {

@@ -33,8 +33,8 @@ struct Target {
 struct Hosts {
     known: KnownHosts,
     ttl: Duration,
-    /// Why the first that has no address has none.
-    error: Option<LookupError>,
+    /// One that has no address, and why.
+    missing: Option<(String, LookupError)>,
 }
 
 impl Source {
@@ -49,12 +49,15 @@ impl Source {
             .unwrap_or(Err(LookupError::Timeout))?;
         let hosts = self.find_hosts(&targets, known).await;
         let found = found(&targets, &hosts.known);
-        match hosts.error {
-            Some(error) if found.is_empty() => Err(error),
-            _ => Ok(Answer {
+        match hosts.missing {
+            Some((host, error)) if found.is_empty() => {
+                Err(LookupError::Host(host, Box::new(error)))
+            }
+            missing => Ok(Answer {
                 found,
-                ttl: ttl.min(hosts.ttl),
                 hosts: hosts.known,
+                missing,
+                ttl: ttl.min(hosts.ttl),
             }),
         }
     }
@@ -103,7 +106,7 @@ impl Source {
         let mut hosts = Hosts {
             known: KnownHosts::new(),
             ttl: Duration::MAX,
-            error: None,
+            missing: None,
         };
         while let Some(lookup) = lookups.join_next().await {
             if let Ok((host, known, answer)) = lookup {
@@ -130,9 +133,7 @@ impl Hosts {
                 // As soon as the plan's floor allows.
                 self.ttl = Duration::ZERO;
                 if known.is_empty() {
-                    tracing::debug!("{host} cannot be resolved: {error}");
-                    let error = LookupError::Host(host, Box::new(error));
-                    self.error.get_or_insert(error);
+                    self.missing.get_or_insert((host, error));
                 } else {
                     self.known.insert(host, known);
                 }

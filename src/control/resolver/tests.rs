@@ -500,6 +500,18 @@ async fn the_earlier_of_the_two_ttls_counts() {
 }
 
 #[tokio::test]
+async fn a_host_of_a_service_without_an_address_is_left_aside_and_named() {
+    let server = service_of_two().await;
+    server.also(FIRST, NXDOMAIN, NXDOMAIN);
+    let (source, sought) = (server.source(), service(SOON).sought);
+    let answer = source.find(&sought, &KnownHosts::new()).await.unwrap();
+    assert_eq!(shown(&answer.found), ["127.0.0.2:7002 backup"]);
+    let missing = Some((FIRST.to_owned(), LookupError::NoSuchName));
+    assert_eq!(answer.missing, missing);
+    assert_eq!(answer.ttl, Duration::ZERO, "it is soon asked for again");
+}
+
+#[tokio::test]
 async fn a_service_without_records_and_one_without_addresses_are_said_apart() {
     let server = DnsServer::start(SERVICE, EMPTY, EMPTY).await;
     let (sought, known) = (service(SOON).sought, KnownHosts::new());

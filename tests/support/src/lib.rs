@@ -12,6 +12,7 @@
 
 pub mod bridge;
 pub mod curl;
+pub mod dns;
 pub mod exchange;
 pub mod haproxy;
 pub mod hello;
