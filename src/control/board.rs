@@ -279,24 +279,6 @@ mod tests {
         assert_eq!(told(&again), [(FIRST, vec![2])]);
     }
 
-    fn change(state: ServerState) -> Change {
-        Change {
-            group: FIRST.group,
-            server: FIRST.server,
-            address: PeerAddress::Ip(addresses(&[1])[0]),
-            state,
-            reason: "for a test".into(),
-        }
-    }
-
-    fn states(mailbox: &Mailbox) -> Vec<ServerState> {
-        let state = |letter| match letter {
-            Letter::Server { state, .. } => Some(state),
-            _ => None,
-        };
-        mailbox.received().into_iter().filter_map(state).collect()
-    }
-
     /// What is known, by what is heard: the news for the others, and what is known then.
     #[test]
     fn what_a_check_says_stands_above_what_connections_meet() {

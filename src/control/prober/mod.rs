@@ -135,7 +135,7 @@ fn addresses(plan: &Plan) -> Vec<(NameKey, PeerAddress)> {
                 let address = match &plan.address.value {
                     ServerAddress::Ip(address) => PeerAddress::Ip(*address),
                     ServerAddress::Unix(path) => PeerAddress::Unix(Arc::new(path.clone())),
-                    ServerAddress::Name { .. } => return None,
+                    ServerAddress::Name { .. } | ServerAddress::Service(_) => return None,
                 };
                 Some((NameKey { group, server }, address))
             })

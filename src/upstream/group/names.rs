@@ -173,7 +173,7 @@ mod tests {
         let plan = parse("x.toml", text).into_plan().unwrap();
         Group::new(GroupParts {
             id: GroupId(0),
-            counts: Arc::new(ServerCounts::new(&plan.upstreams[0])),
+            counts: Arc::new(ServerCounts::new(&plan.upstreams[0], 1)),
             plan: Arc::new(plan.upstreams[0].clone()),
             tls: None,
             core: CoreId(0),
