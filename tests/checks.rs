@@ -121,8 +121,11 @@ const PING: &str = "send = \"PING\\r\\n\"\nexpect = \"+PONG\"\n";
 
 #[test]
 fn a_killed_server_is_found_before_any_client_meets_it_and_comes_back_with_its_checks() {
-    let (stays, dies) = (Peer::plain().echo(), Peer::plain().echo());
-    let address = dies.address().clone();
+    // Held, so that nobody else takes it while the server is dead.
+    let port = ClosedPort::new();
+    let address = port.address();
+    let dies = Peer::listen(&address, 1024).echo();
+    let stays = Peer::plain().echo();
     let (proxy, mut bystander) = started(&[stays.address(), &address], "", "");
     let both = BTreeSet::from([stays.address().to_string(), address.to_string()]);
     assert_eq!(visited(&proxy, 8), both);
@@ -170,9 +173,14 @@ fn a_server_that_is_stopped_fails_the_tls_check_though_its_port_takes_connection
 fn a_server_with_a_wrong_certificate_fails_the_tls_check_until_it_has_a_right_one() {
     let house = House::new();
     let wrong = house.ca.issue(&Leaf::server("other.internal"));
-    let server = Peer::tls(ServerTls::with(&wrong).config()).echo();
+    let port = ClosedPort::new();
+    let address = port.address();
+    let serve = |credential| {
+        let config = ServerTls::with(credential).config();
+        Peer::listen(&address, 1024).with_tls(config).echo()
+    };
+    let server = serve(&wrong);
     let echo = Peer::tls(ServerTls::with(&house.backend).config()).echo();
-    let address = server.address().clone();
     let tls = house.originate("back");
     let (proxy, mut bystander) = started(&[&address, echo.address()], &tls, "");
     let down = told(&proxy, "server down", &address);
@@ -183,8 +191,7 @@ fn a_server_with_a_wrong_certificate_fails_the_tls_check_until_it_has_a_right_on
         BTreeSet::from([echo.address().to_string()])
     );
     drop(server);
-    let mended = ServerTls::with(&house.backend).config();
-    let _mended = Peer::listen(&address, 1024).with_tls(mended).echo();
+    let _mended = serve(&house.backend);
     let _ = told(&proxy, "server up", &address);
     assert_eq!(visited(&proxy, 6).len(), 2);
     bystander.settled(&proxy);
@@ -255,6 +262,30 @@ fn a_tls_check_shows_the_groups_client_certificate() {
     bystander.settled(&proxy);
 }
 
+/// A server of the group takes every connection for one with a header.
+#[test]
+fn a_check_tells_that_it_is_no_clients_connection_and_comes_from_the_groups_address() {
+    for (version, header) in [
+        ("v1", &b"PROXY UNKNOWN\r\n"[..]),
+        ("v2", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0"),
+    ] {
+        let peer = Peer::plain();
+        let keys = format!("proxy_protocol = \"{version}\"\nsource_address = \"127.0.0.9\"\n");
+        let toml = checked(&[peer.address()], &keys, PING);
+        let _proxy = ringway!().workers(1).start(&toml);
+        let mut check = peer.accept();
+        let from = check.socket().peer_addr().unwrap().as_socket().unwrap();
+        assert_eq!(from.ip().to_string(), "127.0.0.9");
+        assert_eq!(check.receive(header.len()), header);
+        let rest = check.receive(PING_BYTES.len() + usize::from(version == "v2") * CHECKSUM_BYTES);
+        assert!(rest.ends_with(PING_BYTES), "{version}: {rest:?}");
+    }
+}
+
+const PING_BYTES: &[u8] = b"PING\r\n";
+/// Length of the block, and the TLV with the CRC32C in it.
+const CHECKSUM_BYTES: usize = 1 + 7;
+
 #[test]
 fn what_is_sent_must_be_answered_with_what_is_expected() {
     let good = ponging(Peer::plain(), b"* banner\r\n+PONG\r\n");
@@ -288,8 +319,9 @@ fn what_is_sent_must_be_answered_with_what_is_expected() {
 /// Given by name, as most are.
 #[test]
 fn a_real_redis_server_is_followed_through_a_stall_and_its_death() {
-    let redis = Redis::start();
-    let address = redis.address().clone();
+    let port = ClosedPort::new();
+    let address = port.address();
+    let redis = Redis::at(&address);
     let name = format!("localhost:{}", address.port());
     let toml = listener("front", "back", "", "")
         + &format!(

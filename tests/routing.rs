@@ -155,7 +155,7 @@ fn the_source_address_routes_plain_clients_whose_server_speaks_first() {
         let record = scene.proxy.record_of(client.local());
         record.expect(&[("end", "finished"), ("upstream", group)]);
         assert_eq!(
-            record.find("client_hello_ms"),
+            record.0.get("client_hello_ms"),
             None,
             "nobody waited for one"
         );

@@ -145,6 +145,8 @@ pub(super) struct UpstreamFile {
     pub(super) slow_start: Text,
     pub(super) queue: Whole,
     pub(super) queue_timeout: Text,
+    pub(super) warm: Whole,
+    pub(super) warm_idle: Text,
     pub(super) resolve_ttl_min: Text,
     pub(super) resolve_ttl_max: Text,
     pub(super) source_address: Texts,

@@ -146,6 +146,8 @@ pub(super) const TABLES: &[Table] = &[
             key("max_connections", "100"),
             key("queue", "100"),
             key("queue_timeout", "\"5s\""),
+            key("warm", "4"),
+            key("warm_idle", "\"30s\""),
             key("max_fails", "1"),
             key("fail_timeout", "\"10s\""),
             key("slow_start", "\"30s\""),

@@ -307,6 +307,7 @@ pub struct UpstreamPlan {
     /// Connections that may wait on each core for a server with room; 0: none does.
     pub queue_max: usize,
     pub queue_timeout: Duration,
+    pub warm: WarmPlan,
     pub tls: Option<UpstreamTls>,
     /// `None`: its connections alone show how its servers are.
     pub check: Option<CheckPlan>,
@@ -321,6 +322,23 @@ pub struct UpstreamPlan {
     pub carriage: Carriage,
     /// The PROXY header that each connection to a server begins with.
     pub proxy_protocol: Option<ProxyVersion>,
+}
+
+/// Connections to servers that are ready before a client needs them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WarmPlan {
+    /// For each server and core; 0: none are.
+    pub connections_max: usize,
+    /// A ready connection that nobody needed is thrown away after so long.
+    pub idle: Duration,
+}
+
+impl WarmPlan {
+    #[cfg(test)]
+    pub(crate) const OFF: Self = Self {
+        connections_max: 0,
+        idle: Duration::ZERO,
+    };
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -54,7 +54,10 @@ pub fn origin(
 
 impl Origin {
     /// Binds a socket that is about to be connected. The kernel chooses the port with the server.
-    pub(super) fn bind(self, socket: &Socket) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// What bind(2) reports: the address is gone from this host, its ports are used up.
+    pub fn bind(self, socket: &Socket) -> io::Result<()> {
         if self.foreign {
             set_transparent(socket, self.address)?;
         }

@@ -162,6 +162,7 @@ fn write_times(times: &Times, line: &mut impl Line) {
         (names::CLIENT_HELLO_MS, times.client_hello),
         (names::DOWNSTREAM_HANDSHAKE_MS, times.downstream_handshake),
         (names::QUEUE_MS, times.queue),
+        (names::WARM_MS, times.warm),
         (names::CONNECT_MS, times.connect),
         (names::UPSTREAM_HANDSHAKE_MS, times.upstream_handshake),
         (names::FIRST_BYTE_MS, times.first_byte),

@@ -44,6 +44,7 @@ pub const FALLBACK_DOWN: &str = "fallback_down";
 pub const CLIENT_HELLO_MS: &str = "client_hello_ms";
 pub const DOWNSTREAM_HANDSHAKE_MS: &str = "downstream_handshake_ms";
 pub const QUEUE_MS: &str = "queue_ms";
+pub const WARM_MS: &str = "warm_ms";
 pub const CONNECT_MS: &str = "connect_ms";
 pub const UPSTREAM_HANDSHAKE_MS: &str = "upstream_handshake_ms";
 pub const FIRST_BYTE_MS: &str = "first_byte_ms";
@@ -56,7 +57,7 @@ pub const DETAIL: &str = "detail";
 pub const LEFT_OUT: &str = "left_out";
 
 /// Every field, in the order of a line.
-pub const ALL: [&str; 53] = [
+pub const ALL: [&str; 54] = [
     TIME,
     ID,
     CORE,
@@ -100,6 +101,7 @@ pub const ALL: [&str; 53] = [
     CLIENT_HELLO_MS,
     DOWNSTREAM_HANDSHAKE_MS,
     QUEUE_MS,
+    WARM_MS,
     CONNECT_MS,
     UPSTREAM_HANDSHAKE_MS,
     FIRST_BYTE_MS,

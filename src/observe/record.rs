@@ -144,6 +144,8 @@ pub struct Times {
     pub downstream_handshake: Option<Elapsed>,
     /// Waiting for a server with room.
     pub queue: Option<Elapsed>,
+    /// How long the connection to the server had been ready before the client came.
+    pub warm: Option<Elapsed>,
     /// Of the last attempt, if it came to a connection.
     pub connect: Option<Elapsed>,
     /// Of the last attempt.

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use crate::config::{
     AccessLog, AccessPlan, Balance, BindAddress, Carriage, HealthPlan, ListenerPlan, LocalAddress,
     Located, LogFormat, LogPlan, Pace, PathChoice, Place, Plan, ResolvePlan, RuntimePlan,
-    ServerAddress, ServerPlan, SocketOptions, Steering, Target, UpstreamPlan, Workers,
+    ServerAddress, ServerPlan, SocketOptions, Steering, Target, UpstreamPlan, WarmPlan, Workers,
 };
 use crate::observe::{Address, Fallback, LegTls, Proxied, Record, RelayPath, Times, UpstreamSeen};
 use crate::types::{Alert, Cause, CoreId, End, GroupId, ListenerId, Phase, ServerId, Side};
@@ -83,6 +83,7 @@ fn upstream() -> UpstreamPlan {
         balance: Balance::RoundRobin,
         queue_max: 0,
         queue_timeout: Duration::from_secs(1),
+        warm: WarmPlan::OFF,
         tls: None,
         check: None,
         resolve_drain: None,
@@ -143,6 +144,7 @@ pub(crate) fn full_record() -> Record {
             client_hello: millis(0, 120),
             downstream_handshake: millis(1, 250),
             queue: millis(2, 500),
+            warm: millis(800, 0),
             connect: millis(0, 7),
             upstream_handshake: millis(12, 0),
             first_byte: millis(15, 999),

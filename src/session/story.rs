@@ -8,7 +8,7 @@ use super::access::{Places, Refused};
 use super::announce::announce;
 use super::core::{Core, Entered};
 use super::greet::{Client, greet, interrupted};
-use super::limit::{Interrupted, attend};
+use super::limit::{Interrupted, attend, limit};
 use super::relaying::{Legs, relaying};
 use super::watch::{RunState, Seat};
 use crate::net::{Accepted, PeerAddress, Socket};
@@ -16,7 +16,7 @@ use crate::observe::{Address, Record, UpstreamSeen};
 use crate::proto::record::fatal_alert;
 use crate::relay::Leg;
 use crate::types::{Alert, Cause, End, GroupId, ListenerId, Phase, Side};
-use crate::upstream::{Attempts, Group, Lease, Request, connect};
+use crate::upstream::{Attempts, Group, Lease, Request, TryLimits, connect};
 
 /// Serves one accepted connection to its end, and writes its record.
 pub async fn serve(core: Rc<Core>, listener: ListenerId, accepted: Accepted) {
@@ -234,13 +234,17 @@ async fn reach<'a>(
         client: story.client_address(),
         buffers: &core.tools.buffers,
         handshakes: &core.handshakes,
-        listener: plan,
+        limits: TryLimits::of(plan),
         key: key(core.group(group), story, client),
         alpn: client.alpn.as_deref(),
         keep_secrets: core.keeps_secrets(core.group(group).plan.carriage),
     };
-    let mut attempts = Attempts::default();
     let socket = &client.leg.socket;
+    if core.group(group).holds_warm() && client.leg.inbound.is_empty() {
+        // Rare, and its state would make every connection's future larger.
+        Box::pin(first_byte(seat, socket)).await?;
+    }
+    let mut attempts = Attempts::default();
     let connected = attend(seat, socket, connect(&request, &mut attempts)).await;
     let phase = attempts.phase();
     note(story, attempts);
@@ -259,6 +263,18 @@ async fn reach<'a>(
     })
 }
 
+/// A ready connection is handed out when there is something to send on it: nobody notices then if
+/// the server has ended it meanwhile.
+const FIRST_BYTE_WAIT: Duration = Duration::from_secs(1);
+
+async fn first_byte(seat: &Seat<'_>, client: &Socket) -> Result<(), End> {
+    match limit(seat, FIRST_BYTE_WAIT, client.readable()).await {
+        Err(cut @ Interrupted::Shutdown) => Err(interrupted(cut, Phase::Connect, "")),
+        // Who waits for the server's first words gets them later.
+        _ => Ok(()),
+    }
+}
+
 /// What the group's strategy may hash.
 fn key(group: &Group, story: &mut Story<'_>, client: &Client) -> u64 {
     group.key(story.record().client.ip(), client.server_name())
@@ -267,6 +283,7 @@ fn key(group: &Group, story: &mut Story<'_>, client: &Client) -> u64 {
 fn note(story: &mut Story<'_>, attempts: Attempts) {
     let record = story.record();
     record.times.queue = attempts.queued().map(Into::into);
+    record.times.warm = attempts.warm.map(Into::into);
     record.tries = attempts.tries;
     record.passed_over = attempts.passed_over.into();
     record.upstream_sni = attempts.sni;

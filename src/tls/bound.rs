@@ -29,6 +29,12 @@ pub struct PeerBound {
 }
 
 impl PeerBound {
+    /// When the peer's certificate ends. `None`: it showed none.
+    #[must_use]
+    pub fn not_after(&self) -> Option<UnixSeconds> {
+        self.not_after
+    }
+
     /// Whether the peer's certificate came from a known issuer, in this handshake or in the one
     /// that this session descends from.
     #[must_use]

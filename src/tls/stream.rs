@@ -16,7 +16,7 @@ use super::record::{
 use super::writer::TlsWriter;
 use crate::net::{CoarseInstant, Inbound, Parts};
 use crate::sys::KtlsSuite;
-use crate::types::Alert;
+use crate::types::{Alert, UnixSeconds};
 
 /// Both halves of an established leg and what they share.
 pub struct TlsLeg {
@@ -114,6 +114,12 @@ impl Shared {
         let result = run(&mut kept);
         self.secrets.set(Some(kept));
         Some(result)
+    }
+
+    /// When the peer's certificate ends. `None`: it showed none.
+    #[must_use]
+    pub fn peer_ends_at(&self) -> Option<UnixSeconds> {
+        self.bound.get().not_after()
     }
 
     /// Whether the end of our handshake is still to be sent.

@@ -9,7 +9,10 @@ use super::group::{Asked, Endpoint, Group};
 use super::lease::Lease;
 use super::race::Race;
 use super::roster::Lack;
-use crate::config::{ListenerPlan, Setback};
+use super::tries::{
+    CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, Refused, StepLimit, TryLimits, dial_end, in_words,
+    upstream_end, with_address,
+};
 use crate::net::{Buffers, Inbound, PeerAddress, Socket, dial_from, origin};
 use crate::observe::LegTls;
 use crate::tls::{
@@ -26,8 +29,7 @@ pub struct Request<'a, 'g> {
     pub client: Option<IpAddr>,
     pub buffers: &'a Buffers,
     pub handshakes: &'a HandshakesInFlight,
-    /// Its limits.
-    pub listener: &'a ListenerPlan,
+    pub limits: TryLimits<'a>,
     /// What the group's strategy hashes: see [`Group::key`].
     pub key: u64,
     /// What the listener agreed on with the client.
@@ -61,6 +63,8 @@ pub struct Attempts {
     pub handshake: Option<Duration>,
     /// Server name that the last server's ClientHello carried.
     pub sni: Option<Box<str>>,
+    /// How long the connection had been ready before the client came.
+    pub warm: Option<Duration>,
     waited: Duration,
     /// It waits for a server with room since then.
     waits_since: Option<Instant>,
@@ -108,10 +112,21 @@ pub struct Connected<'a> {
 }
 
 /// A connection, before it has its lease.
-struct Reached {
-    socket: Socket,
-    inbound: Inbound,
-    tls: Option<TlsLeg>,
+pub(super) struct Reached {
+    pub(super) socket: Socket,
+    pub(super) inbound: Inbound,
+    pub(super) tls: Option<TlsLeg>,
+}
+
+impl Reached {
+    fn connected(self, lease: Lease<'_>) -> Connected<'_> {
+        Connected {
+            socket: self.socket,
+            inbound: self.inbound,
+            tls: self.tls,
+            lease,
+        }
+    }
 }
 
 /// Tries the group's servers in turn until one takes the connection.
@@ -124,21 +139,27 @@ pub async fn connect<'g>(
     request: &Request<'_, 'g>,
     attempts: &mut Attempts,
 ) -> Result<Connected<'g>, End> {
+    let mut picked = None;
+    if request.group.holds_warm() {
+        match take_warm(request, attempts) {
+            Ok(connected) => return Ok(connected),
+            Err(lease) => picked = lease,
+        }
+    }
     let mut tried: Vec<Rc<Endpoint>> = Vec::new();
     loop {
-        let mut lease = match lease(request, &tried, attempts).await {
+        let leased = match picked.take() {
+            Some(lease) => Ok(lease),
+            None => lease(request, &tried, attempts).await,
+        };
+        let mut lease = match leased {
             Ok(lease) => lease,
             Err(end) => return Err(attempts.passed_over.pop().unwrap_or(end)),
         };
         let refused = match attempt(request, &mut lease, &mut tried, attempts).await {
             Ok(reached) => {
                 lease.works();
-                return Ok(Connected {
-                    socket: reached.socket,
-                    inbound: reached.inbound,
-                    tls: reached.tls,
-                    lease,
-                });
+                return Ok(reached.connected(lease));
             }
             Err(refused) => refused,
         };
@@ -150,24 +171,30 @@ pub async fn connect<'g>(
     }
 }
 
-/// Why an attempt came to nothing.
-struct Refused {
-    end: End,
-    /// `None`: with another server it would be the same.
-    setback: Option<Setback>,
-    /// The server is at fault.
-    blamed: bool,
-}
-
-impl From<End> for Refused {
-    fn from(end: End) -> Self {
-        let setback = setback(&end);
-        Self {
-            end,
-            blamed: setback.is_some(),
-            setback,
-        }
-    }
+/// A ready connection to the server whose turn it is; where all are full, to any. Else the place
+/// of that turn, if there is one.
+fn take_warm<'g>(
+    request: &Request<'_, 'g>,
+    attempts: &mut Attempts,
+) -> Result<Connected<'g>, Option<Lease<'g>>> {
+    let group = request.group;
+    let asked = Asked {
+        key: request.key,
+        tried: &[],
+    };
+    let picked = match group.pick(&asked) {
+        Ok(lease) => Some(lease),
+        Err(Lack::AllFull) => None,
+        Err(_) => return Err(None),
+    };
+    let handed = group.take_warm(picked.as_ref().map(Lease::endpoint), request);
+    let Some(handed) = handed else {
+        return Err(picked);
+    };
+    attempts.begin(handed.lease.endpoint());
+    attempts.warm = Some(handed.age);
+    (attempts.tls, attempts.sni) = (handed.seen, handed.sni);
+    Ok(handed.reached.connected(handed.lease))
 }
 
 /// Blames the server, if it is at fault. True: the next one may be tried.
@@ -183,38 +210,9 @@ fn goes_on(
     if refused.blamed {
         lease.fails(|| in_words(&refused.end));
     }
-    let listener = request.listener;
+    let limits = request.limits;
     let has_time = attempts.deadline.is_none_or(|it| Instant::now() < it);
-    has_time
-        && attempts.tries < listener.next_upstream_tries
-        && listener.next_upstream.contains(&setback)
-}
-
-/// How a server has failed; `None`: what went wrong is ours, or would go wrong with any other.
-pub(super) fn setback(end: &End) -> Option<Setback> {
-    match (end.phase, end.cause) {
-        (Phase::Connect, Cause::Timeout) => Some(Setback::ConnectTimeout),
-        (Phase::Connect, Cause::Unreachable | Cause::Reset) => Some(Setback::Refused),
-        (Phase::UpstreamHandshake, Cause::Certificate | Cause::Identity) => {
-            Some(Setback::Verification)
-        }
-        (
-            Phase::UpstreamHandshake,
-            Cause::Timeout
-            | Cause::Protocol
-            | Cause::Alert
-            | Cause::Closed
-            | Cause::Reset
-            | Cause::Truncated,
-        ) => Some(Setback::Handshake),
-        _ => None,
-    }
-}
-
-/// "connect: unreachable: 127.0.0.1:80: Connection refused"
-pub(super) fn in_words(end: &End) -> String {
-    let detail = end.detail.as_deref().unwrap_or_default();
-    format!("{}: {}: {detail}", end.phase.name(), end.cause.name())
+    has_time && attempts.tries < limits.tries_max && limits.next.contains(&setback)
 }
 
 /// A place at the server whose turn it is, waited for where the group has a queue.
@@ -275,51 +273,18 @@ fn no_server_because(group: &Group, why: &str) -> End {
     End::new(Cause::NoServer, Phase::Connect, None).with_detail(words)
 }
 
-/// A limit of one step of an attempt, and the key that it has its length from.
-struct StepLimit {
-    length: Duration,
-    key: &'static str,
-}
-
-impl StepLimit {
-    fn new(length: Duration, key: &'static str, now: Instant, deadline: Instant) -> Self {
-        let left = deadline.saturating_duration_since(now);
-        if left < length {
-            return Self {
-                length: left,
-                key: "next_upstream_timeout",
-            };
-        }
-        Self { length, key }
-    }
-
-    /// A server that had less than its own time is not to blame.
-    fn passed(&self, phase: Phase, own: &'static str, address: &PeerAddress) -> Refused {
-        let end = with_address(upstream_end(Cause::Timeout, phase, self.key), address);
-        let setback = setback(&end).filter(|_| self.key == own);
-        Refused {
-            end,
-            blamed: setback.is_some(),
-            setback,
-        }
-    }
-}
-
-const CONNECT_TIMEOUT: &str = "connect_timeout";
-const HANDSHAKE_TIMEOUT: &str = "upstream_handshake_timeout";
-
-async fn attempt<'g>(
+pub(super) async fn attempt<'g>(
     request: &Request<'_, 'g>,
     lease: &mut Lease<'g>,
     tried: &mut Vec<Rc<Endpoint>>,
     attempts: &mut Attempts,
 ) -> Result<Reached, Refused> {
     let begun = lease.begun();
-    let listener = request.listener;
+    let limits = request.limits;
     attempts.begin(lease.endpoint());
-    let end = begun + listener.next_upstream_timeout;
+    let end = begun + limits.total_timeout;
     let deadline = *attempts.deadline.get_or_insert(end);
-    let limit = StepLimit::new(listener.connect_timeout, CONNECT_TIMEOUT, begun, deadline);
+    let limit = StepLimit::new(limits.connect_timeout, CONNECT_TIMEOUT, begun, deadline);
     let dialled = match request.group.plan.happy_eyeballs_delay {
         // Rare, and its state would make every connection's future larger.
         Some(delay) if lease.endpoint().has_rival() => {
@@ -361,7 +326,7 @@ async fn attempt<'g>(
         });
     };
     let now = begun + connected;
-    let own = listener.upstream_handshake_timeout;
+    let own = limits.handshake_timeout;
     let limit = StepLimit::new(own, HANDSHAKE_TIMEOUT, now, deadline);
     // In a box of its own: plain connections should not carry what a handshake needs.
     let shaken = Box::pin(shake(request, socket, tls, attempts));
@@ -374,30 +339,6 @@ async fn attempt<'g>(
             Err(limit.passed(phase, HANDSHAKE_TIMEOUT, &endpoint.address))
         }
     }
-}
-
-/// A reset tells of a connection that was made (one that was not is refused, RFC 9293 3.10.7):
-/// the server left when it should have begun its part.
-pub(super) fn dial_end(error: &io::Error, endpoint: &Endpoint) -> End {
-    let (cause, phase) = match error.kind() {
-        io::ErrorKind::ConnectionReset if endpoint.tls.is_some() => {
-            (Cause::Reset, Phase::UpstreamHandshake)
-        }
-        io::ErrorKind::ConnectionReset => (Cause::Reset, Phase::Connect),
-        _ if is_ours(error) => {
-            return End::new(Cause::System, Phase::Connect, None).with_detail(error.to_string());
-        }
-        _ => (Cause::Unreachable, Phase::Connect),
-    };
-    upstream_end(cause, phase, error)
-}
-
-/// Out of files or memory: no server is to blame, and none would fare better.
-pub(crate) fn is_ours(error: &io::Error) -> bool {
-    const OURS: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
-    error
-        .raw_os_error()
-        .is_some_and(|code| OURS.contains(&code))
 }
 
 async fn shake(
@@ -448,64 +389,5 @@ async fn shake(
 fn part(socket: Socket, end: &End) {
     if end.alert.is_some() && end.cause != Cause::Alert {
         monoio::spawn(async move { socket.farewell().await });
-    }
-}
-
-fn upstream_end(cause: Cause, phase: Phase, detail: impl ToString) -> End {
-    End::new(cause, phase, Some(Side::Upstream)).with_detail(detail.to_string())
-}
-
-pub(super) fn with_address(end: End, address: &PeerAddress) -> End {
-    let detail = end.detail.as_deref().unwrap_or_default();
-    let words = format!("{address}: {detail}");
-    end.with_detail(words)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_server_has_done_wrong_is_told_from_what_is_ours() {
-        let upstream = Some(Side::Upstream);
-        let of = |phase, cause| setback(&End::new(cause, phase, upstream));
-        let (connect, handshake) = (Phase::Connect, Phase::UpstreamHandshake);
-        for (phase, cause, expected) in [
-            (connect, Cause::Unreachable, Some(Setback::Refused)),
-            (connect, Cause::Reset, Some(Setback::Refused)),
-            (connect, Cause::Timeout, Some(Setback::ConnectTimeout)),
-            (connect, Cause::System, None),
-            (handshake, Cause::Timeout, Some(Setback::Handshake)),
-            (handshake, Cause::Closed, Some(Setback::Handshake)),
-            (handshake, Cause::Reset, Some(Setback::Handshake)),
-            (handshake, Cause::Protocol, Some(Setback::Handshake)),
-            (handshake, Cause::Alert, Some(Setback::Handshake)),
-            (handshake, Cause::Certificate, Some(Setback::Verification)),
-            (handshake, Cause::Identity, Some(Setback::Verification)),
-            (handshake, Cause::Limit, None),
-            (handshake, Cause::Internal, None),
-            (Phase::Relay, Cause::Reset, None),
-        ] {
-            assert_eq!(of(phase, cause), expected, "{phase:?} {cause:?}");
-        }
-    }
-
-    #[test]
-    fn a_server_that_had_less_than_its_own_time_is_not_blamed() {
-        let now = Instant::now();
-        let (second, address) = (
-            Duration::from_secs(1),
-            PeerAddress::Unix(std::sync::Arc::new("/x".into())),
-        );
-        let of = |deadline| StepLimit::new(2 * second, CONNECT_TIMEOUT, now, deadline);
-        let whole = of(now + 3 * second);
-        assert_eq!((whole.length, whole.key), (2 * second, CONNECT_TIMEOUT));
-        let refused = whole.passed(Phase::Connect, CONNECT_TIMEOUT, &address);
-        assert_eq!(refused.setback, Some(Setback::ConnectTimeout));
-        let cut = of(now + second);
-        assert_eq!((cut.length, cut.key), (second, "next_upstream_timeout"));
-        let refused = cut.passed(Phase::Connect, CONNECT_TIMEOUT, &address);
-        assert_eq!((refused.setback, refused.end.cause), (None, Cause::Timeout));
-        assert_eq!(of(now).length, Duration::ZERO);
     }
 }

@@ -17,6 +17,7 @@ use super::lease::Lease;
 use super::places::ServerCounts;
 use super::queue::Queue;
 use super::roster::{Lack, Member, Places, Roster};
+use super::warm::WarmPool;
 use crate::config::{Balance, ServerAddress, UpstreamPlan};
 use crate::net::PeerAddress;
 use crate::tls::{self, ClientTls, MaterialError};
@@ -33,6 +34,7 @@ pub struct Group {
     counts: Arc<ServerCounts>,
     tell: Tell,
     queue: Queue,
+    pub(super) warm: WarmPool,
     members: RefCell<Members>,
 }
 
@@ -115,6 +117,7 @@ impl Group {
         };
         let group = Self {
             queue: Queue::new(plan.queue_max),
+            warm: WarmPool::default(),
             plan,
             id,
             tls,
@@ -215,6 +218,25 @@ impl Group {
         };
         let member = roster.pick(now, draw, &tried, &places)?;
         Ok(Lease::new(self, Rc::clone(&endpoints[member]), now))
+    }
+
+    /// A place at this very endpoint; `None`: it is gone, out, or full.
+    pub(super) fn lease_at(&self, endpoint: &Rc<Endpoint>) -> Option<Lease<'_>> {
+        let member = endpoint.member.get()?;
+        let now = Instant::now();
+        let Members {
+            endpoints, roster, ..
+        } = &mut *self.members.borrow_mut();
+        let places = GroupPlaces {
+            endpoints,
+            counts: &self.counts,
+        };
+        let taken = roster.take(member, now, &places);
+        taken.then(|| Lease::new(self, Rc::clone(endpoint), now))
+    }
+
+    pub(super) fn endpoints(&self) -> Vec<Rc<Endpoint>> {
+        self.members.borrow().endpoints.clone()
     }
 
     /// What a connection to `endpoint` has met. Cores that do not know it yet are told.

@@ -13,6 +13,8 @@ pub struct Lease<'a> {
     begun: Instant,
     /// It is known whether the server took the connection.
     is_settled: Cell<bool>,
+    /// The place goes on without it.
+    is_parked: Cell<bool>,
 }
 
 impl<'a> Lease<'a> {
@@ -22,7 +24,21 @@ impl<'a> Lease<'a> {
             endpoint,
             begun,
             is_settled: Cell::new(false),
+            is_parked: Cell::new(false),
         }
+    }
+
+    /// Lets the connection keep its place while it has no client. The place is given back by way of
+    /// [`resume`](Self::resume) alone.
+    pub(super) fn park(self) {
+        self.is_parked.set(true);
+    }
+
+    /// The lease of a place that was parked. The server has taken the connection.
+    pub(super) fn resume(group: &'a Group, endpoint: Rc<Endpoint>, begun: Instant) -> Self {
+        let lease = Self::new(group, endpoint, begun);
+        lease.is_settled.set(true);
+        lease
     }
 
     #[must_use]
@@ -53,6 +69,9 @@ impl<'a> Lease<'a> {
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
+        if self.is_parked.get() {
+            return;
+        }
         if !self.is_settled.get() {
             self.group.on(&self.endpoint, Event::Abandoned, String::new);
         }

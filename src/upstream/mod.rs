@@ -12,8 +12,9 @@ mod race;
 mod roster;
 #[cfg(test)]
 mod simulation;
+mod tries;
+mod warm;
 
-pub(crate) use connect::is_ours;
 pub use connect::{Attempts, Connected, Request, connect};
 pub use found::Found;
 pub use group::{Asked, Change, Endpoint, Group, GroupParts, Tell};
@@ -21,3 +22,6 @@ pub use health::{Event, Health, ServerState};
 pub use lease::Lease;
 pub use places::ServerCounts;
 pub use roster::{Lack, Member, Places, Roster};
+pub use tries::TryLimits;
+pub(crate) use tries::is_ours;
+pub use warm::{WARMING_AT_ONCE, WarmMeans};

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use monoio::time::timeout;
 
-use super::connect::{Attempts, Request, dial_end, in_words, setback, with_address};
+use super::connect::{Attempts, Request};
 use super::group::{Asked, Endpoint};
 use super::lease::Lease;
+use super::tries::{dial_end, in_words, setback, with_address};
 use crate::net::Socket;
 use crate::types::{Cause, End, Phase, Side};
 

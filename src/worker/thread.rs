@@ -20,7 +20,7 @@ use crate::session::{Access, Core, ListenerState, ListenerTls, Parts, RunState};
 use crate::sys::{KtlsAbility, RingFeatures, ring_builder};
 use crate::tls::{ClientTls, MaterialError, ServerTls};
 use crate::types::{CoreId, GroupId, ListenerId};
-use crate::upstream::{Group, GroupParts, ServerCounts, Tell};
+use crate::upstream::{Group, GroupParts, ServerCounts, Tell, WARMING_AT_ONCE, WarmMeans};
 
 /// What all cores are built from: made once, never changed.
 pub struct Shared {
@@ -130,6 +130,7 @@ async fn run(shared: &Shared, assignment: Assignment) -> Result<(), WorkerError>
         let listening = Listening::new(fd, address).map_err(WorkerError::Socket)?;
         monoio::spawn(accept(Rc::clone(&core), listener, listening));
     }
+    keep_warm(&core);
     let inbox = mailbox.open().map_err(WorkerError::Socket)?;
     on_ready();
     let ended = read_letters(&core, &inbox).await;
@@ -192,6 +193,25 @@ const DRAIN_LOOK: Duration = Duration::from_millis(10);
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Follows the control thread's letters until the core has drained or closed.
+/// Makes connections ready in the groups that want some, until the core drains.
+fn keep_warm(core: &Rc<Core>) {
+    let groups = (0..).map(GroupId).zip(&core.plan.upstreams);
+    for (group, _) in groups.filter(|(_, plan)| plan.warm.connections_max > 0) {
+        for _ in 0..WARMING_AT_ONCE {
+            let core = Rc::clone(core);
+            monoio::spawn(async move {
+                let means = WarmMeans {
+                    buffers: &core.tools.buffers,
+                    handshakes: &core.handshakes,
+                    keep_secrets: core.keeps_secrets(core.group(group).plan.carriage),
+                };
+                let is_wanted = || core.watch.state() == RunState::Running;
+                core.group(group).keep_warm(means, is_wanted).await;
+            });
+        }
+    }
+}
+
 async fn read_letters(core: &Rc<Core>, inbox: &Inbox) -> io::Result<()> {
     while core.watch.state() == RunState::Running {
         let Some(letters) = inbox.wait().await? else {

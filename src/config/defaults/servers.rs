@@ -77,6 +77,24 @@ pub(in crate::config) const SERVER_QUEUE: Setting<usize> = Setting {
     why: "0: a client is told at once that there is no room",
 };
 
+/// Each costs a descriptor and the server's memory, on every core.
+pub(in crate::config) const WARM: Setting<usize> = Setting {
+    key: "warm",
+    default: 0,
+    min: 0,
+    max: 1024,
+    why: "0: no connection is made before a client needs it; not every server likes idle ones",
+};
+
+/// Shorter than the time after which servers end idle connections: nginx 60 s and more, Apache 5 s.
+pub(in crate::config) const WARM_IDLE: Setting<Duration> = Setting {
+    key: "warm_idle",
+    default: secs(30),
+    min: secs(1),
+    max: secs(HOUR),
+    why: "most servers end a connection that is silent for a minute",
+};
+
 pub(in crate::config) const QUEUE_TIMEOUT: Setting<Duration> = Setting {
     key: "queue_timeout",
     default: secs(5),

@@ -17,6 +17,7 @@ mod runtime;
 mod scope;
 mod socket;
 mod upstream;
+mod warm;
 
 use super::diagnostic::Diagnostics;
 use super::explain::Effective;

@@ -25,6 +25,7 @@ use super::names::{happy_eyeballs_delay, resolve_drain, service_has_name, servic
 use super::policy::{PolicyKeys, tls_policy};
 use super::scope::{Desk, Scope, located, quoted, shown};
 use super::socket::{SocketKeys, carriage, socket_options};
+use super::warm::{OwnConnections, warm};
 
 type UpstreamFiles = BTreeMap<Spanned<String>, Spanned<Table<UpstreamFile>>>;
 
@@ -107,13 +108,21 @@ fn upstream(
     let limits = group_limits(scope, &file);
     let servers = servers(scope, &file.servers, limits);
     let (queue_max, queue_timeout) = queue(scope, &file, &servers);
+    let local = local_address(scope, &file, &servers);
+    let proxy_protocol = scope.word(&file.proxy_protocol, &defaults::UPSTREAM_PROXY_PROTOCOL);
+    let own = OwnConnections {
+        proxy_protocol,
+        local: &local,
+    };
+    let warm = warm(scope, &file, &own);
     UpstreamPlan {
         name: name.get_ref().clone(),
         balance: scope.word(&file.balance, &defaults::BALANCE),
         queue_max,
         queue_timeout,
         resolve: resolve_plan(scope, &file),
-        local: local_address(scope, &file, &servers),
+        warm,
+        local,
         resolve_drain: resolve_drain(scope, &file.resolve_drain),
         happy_eyeballs_delay: happy_eyeballs_delay(scope, &file.happy_eyeballs_delay),
         socket: socket_options(
@@ -125,7 +134,7 @@ fn upstream(
             },
         ),
         carriage: carriage(scope, &file.relay_path, &file.ktls_after),
-        proxy_protocol: scope.word(&file.proxy_protocol, &defaults::UPSTREAM_PROXY_PROTOCOL),
+        proxy_protocol,
         check: {
             let has_tls = file.tls.is_some() || scope.lost("tls");
             check(scope, file.check, &servers, has_tls)

@@ -4,8 +4,9 @@ use tokio::time::timeout;
 
 use super::standing::Outcome;
 use super::wire::{Fault, Stream, TlsStream, Wire};
-use crate::config::{CheckPlan, SocketOptions};
-use crate::net::PeerAddress;
+use crate::config::{CheckPlan, LocalAddress, ProxyVersion, SocketOptions};
+use crate::net::{Origin, PeerAddress, origin};
+use crate::proto::proxy::{Ends, ProxyHeader, Tlvs};
 use crate::tls;
 
 /// Bytes of an answer in which what is expected must stand.
@@ -20,6 +21,9 @@ pub(super) struct Question {
     pub(super) address: PeerAddress,
     pub(super) plan: CheckPlan,
     pub(super) socket: SocketOptions,
+    pub(super) local: LocalAddress,
+    /// What each connection of the group begins with.
+    pub(super) proxy_protocol: Option<ProxyVersion>,
     /// `None`: without TLS.
     pub(super) tls: Option<tls::Endpoint>,
 }
@@ -49,7 +53,10 @@ impl Question {
     }
 
     async fn run(&self, progress: &mut Progress) -> Result<(), Fault> {
-        let stream = Stream::connect(&self.address, &self.socket).await?;
+        let stream = Stream::connect(&self.address, &self.socket, self.origin()?).await?;
+        let header = self.proxy_header();
+        let sent = stream.send_all(&header).await;
+        sent.map_err(|error| Fault::io("send", &error))?;
         let mut wire = match &self.tls {
             None => Wire::Plain(stream),
             Some(endpoint) => {
@@ -64,6 +71,30 @@ impl Question {
         }
         wire.finish();
         Ok(())
+    }
+
+    /// A transparent group is checked from this host: there is no client.
+    fn origin(&self) -> Result<Option<Origin>, Fault> {
+        match (&self.address, &self.local) {
+            (PeerAddress::Ip(server), LocalAddress::Fixed(_)) => {
+                let found = origin(&self.local, None, server.ip());
+                found.map_err(|words| Fault::Server(words.to_owned()))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// For a connection of the proxy's own. Version 1 has no better word for one.
+    fn proxy_header(&self) -> Vec<u8> {
+        let header = ProxyHeader {
+            ends: Ends::Local,
+            tlvs: Tlvs::default(),
+        };
+        match self.proxy_protocol {
+            None => Vec::new(),
+            Some(ProxyVersion::V1) => header.v1(),
+            Some(ProxyVersion::V2) => header.v2(),
+        }
     }
 
     async fn converse(&self, wire: &mut Wire, answer: &mut Vec<u8>) -> Result<(), Fault> {

@@ -189,6 +189,8 @@ impl Common {
             address,
             plan: plan.clone(),
             socket: group.socket,
+            local: group.local.clone(),
+            proxy_protocol: group.proxy_protocol,
             tls,
         }))
     }

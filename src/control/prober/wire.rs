@@ -3,12 +3,12 @@
 use std::io::{self, Read as _};
 
 use rustls::ClientConnection;
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::Interest;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use crate::config::SocketOptions;
-use crate::net::{PeerAddress, apply_first_options};
+use crate::net::{Origin, PeerAddress, apply_first_options};
 use crate::tls::{self, HandshakeError};
 use crate::types::{Phase, Side};
 use crate::upstream::is_ours;
@@ -72,23 +72,33 @@ impl Stream {
     pub(super) async fn connect(
         address: &PeerAddress,
         options: &SocketOptions,
+        origin: Option<Origin>,
     ) -> Result<Self, Fault> {
-        let connected = Self::dial(address, options).await;
+        let connected = Self::dial(address, options, origin).await;
         connected.map_err(|error| Fault::io("connect", &error))
     }
 
-    async fn dial(address: &PeerAddress, options: &SocketOptions) -> io::Result<Self> {
+    async fn dial(
+        address: &PeerAddress,
+        options: &SocketOptions,
+        origin: Option<Origin>,
+    ) -> io::Result<Self> {
         match address {
             PeerAddress::Ip(address) => {
-                let stream = TcpStream::connect(address).await?;
-                apply_first_options(&SockRef::from(&stream), options)?;
-                Ok(Self::Tcp(stream))
+                let socket = Socket::new(Domain::for_address(*address), Type::STREAM, None)?;
+                socket.set_nonblocking(true)?;
+                apply_first_options(&SockRef::from(&socket), options)?;
+                if let Some(origin) = origin {
+                    origin.bind(&socket)?;
+                }
+                let socket = TcpSocket::from_std_stream(socket.into());
+                Ok(Self::Tcp(socket.connect(*address).await?))
             }
             PeerAddress::Unix(path) => Ok(Self::Unix(UnixStream::connect(path.as_path()).await?)),
         }
     }
 
-    async fn send_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+    pub(super) async fn send_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             self.ready(Interest::WRITABLE).await?;
             match self.try_send(bytes) {

@@ -5,7 +5,7 @@ use crate::config::{
     AccessLog, AccessPlan, Balance, Carriage, CertificatePlan, Diagnostic, HealthPlan, Keepalive,
     ListenerPlan, LocalAddress, LogFormat, LogPlan, Pace, PathChoice, Plan, ResolvePlan,
     RuntimePlan, ServerAddress, ServerPlan, Severity, SocketOptions, Steering, Target, Trust,
-    UpstreamAlpn, UpstreamPlan, UpstreamTls, Workers,
+    UpstreamAlpn, UpstreamPlan, UpstreamTls, WarmPlan, Workers,
 };
 use crate::tls::inspect::inspect_at;
 use crate::types::GroupId;
@@ -77,6 +77,7 @@ fn plan(listener: Option<DownstreamTls>, upstream: Option<UpstreamTls>) -> Plan 
             balance: Balance::RoundRobin,
             queue_max: 0,
             queue_timeout: second,
+            warm: WarmPlan::OFF,
             tls: upstream,
             check: None,
             resolve_drain: None,

@@ -143,6 +143,11 @@ impl Endpoint {
         self.address == PeerAddress::Ip(found.address)
     }
 
+    /// Whether the group still sends connections there.
+    pub(in crate::upstream) fn is_member(&self) -> bool {
+        self.member.get().is_some()
+    }
+
     /// Connections that it has, while nobody but `endpoints` holds it beside them.
     pub(super) fn held(self: &Rc<Self>) -> u32 {
         u32::try_from(Rc::strong_count(self).saturating_sub(1)).unwrap_or(u32::MAX)

@@ -6,7 +6,6 @@ use tempfile::TempDir;
 
 use crate::link::{Address, Link};
 use crate::openssl::MISSING;
-use crate::peer::ClosedPort;
 use crate::sys;
 use crate::wait::until;
 
@@ -18,13 +17,8 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// # Panics
-    /// When it does not answer in time.
-    #[must_use]
-    pub fn start() -> Self {
-        Self::at(&ClosedPort::new().address())
-    }
-
+    /// At this address, which a [`ClosedPort`](crate::peer::ClosedPort) may hold.
+    ///
     /// # Panics
     /// When it does not answer in time.
     #[must_use]
@@ -51,11 +45,6 @@ impl Redis {
             answer[..received].starts_with(b"+PONG").then_some(())
         });
         redis
-    }
-
-    #[must_use]
-    pub fn address(&self) -> &Address {
-        &self.address
     }
 
     /// SIGSTOP: the kernel goes on to take connections for it, and nobody answers.
