@@ -50,7 +50,11 @@ fn idle_terminated_connections_cost_little_memory_and_no_cpu() {
     let house = House::new();
     let keeper = Peer::plain().keep();
     let keys = "idle_timeout = \"10m\"\nmax_connections = 20000";
-    let mut proxy = ringway!().start(&front_to_back(keys, &house.terminate(), keeper.address()));
+    let mut proxy = ringway!().without_huge_pages().start(&front_to_back(
+        keys,
+        &house.terminate(),
+        keeper.address(),
+    ));
     let tls = ClientTls::trusting(&house.ca);
     let settled = |connections: usize| {
         until("all connections reach the server", || {

@@ -4,6 +4,8 @@
     reason = "the tests build the bytes that the parser must survive"
 )]
 
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::UnbufferedClientConnection;
@@ -461,5 +463,30 @@ fn random_bytes_never_panic() {
             flight.splice(..0, [22, 3, 1, 0, random.byte(), 1, 0, 0]);
         }
         parse(&flight);
+    }
+}
+
+/// What the fuzz target has found on its way: inputs that take other paths than all others.
+#[test]
+fn every_input_of_the_fuzz_corpus_gets_the_same_answer_in_pieces_as_at_once() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/client_hello");
+    let files = fs::read_dir(folder).unwrap();
+    let flights: Vec<_> = files
+        .map(|entry| fs::read(entry.unwrap().path()).unwrap())
+        .collect();
+    assert!(flights.len() > 100, "{} inputs", flights.len());
+    for flight in flights {
+        let at_once = parse(&flight);
+        let mut reader = ClientHelloReader::new();
+        let mut ends = 1..=flight.len();
+        let in_pieces = ends.find_map(|end| {
+            let progress = reader.parse(&flight[..end]);
+            (progress != Progress::NeedMore).then_some(progress)
+        });
+        assert_eq!(
+            in_pieces.unwrap_or(Progress::NeedMore),
+            at_once,
+            "{flight:?}"
+        );
     }
 }
