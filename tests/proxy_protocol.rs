@@ -468,6 +468,113 @@ fn a_trusted_header_s_name_protocol_and_address_choose_the_route() {
     }
 }
 
+/// Connections by one peer, each with a header that names this client.
+fn named(proxy: &Proxy, client: &str) -> Link {
+    let link = Link::connect(proxy.address("front")).unwrap();
+    let line = format!("PROXY TCP4 {client} 198.51.100.2 40000 443\r\n");
+    link.send_raw(line.as_bytes()).unwrap();
+    link
+}
+
+#[test]
+fn clients_are_admitted_and_counted_by_the_address_of_a_trusted_header() {
+    let keys = format!(
+        "{TRUSTING}\nallow = \"192.0.2.0/24\"\ndeny = \"192.0.2.66\"\nmax_connections_per_source = 1"
+    );
+    let scene = Scene::plain(&keys);
+    let expect_refused = |client: &str, end: &str| {
+        let mut link = named(&scene.proxy, client);
+        let (bytes, ending) = link.receive_to_end();
+        assert!(
+            bytes.is_empty() && !ending.looks_complete(),
+            "{client}: {ending:?}"
+        );
+        let record = record_by(&scene.proxy, link.local());
+        record.expect(&[("end", end), ("phase", "proxy_header")]);
+    };
+    // The peer itself is in no list.
+    let mut first = named(&scene.proxy, "192.0.2.1");
+    first.ping(b"hello");
+    expect_refused("192.0.2.66", "denied");
+    expect_refused("198.51.100.7", "denied");
+    expect_refused("192.0.2.1", "limit");
+    let mut second = named(&scene.proxy, "192.0.2.2");
+    second.ping(b"hello");
+    first.finish().unwrap();
+    assert_eq!(first.expect_end(), Ending::Clean);
+    let _ = record_by(&scene.proxy, first.local());
+    let mut again = named(&scene.proxy, "192.0.2.1");
+    again.ping(b"hello");
+}
+
+#[test]
+fn only_clients_pass_whose_allowed_name_a_trusted_header_says_was_proved() {
+    let scene = Scene::plain(&format!(
+        "{TRUSTING_IF_SENT}\nproxy_allow_cn = \"payments\""
+    ));
+    let certificate = proxy::CLIENT_TLS | proxy::CLIENT_CERTIFICATE_SESSION;
+    let told = |client: u8, verify: u32, name: &str| {
+        let tls = TlsSeen {
+            client,
+            verify,
+            common_name: Some(name.into()),
+            ..TlsSeen::default()
+        };
+        said(Tlvs {
+            tls: Some(tls),
+            ..Tlvs::default()
+        })
+        .v2()
+    };
+    let link = scene.connect();
+    link.send_raw(&told(certificate, 0, "payments")).unwrap();
+    scene.visit(link).expect(&[("proxied_cn", "payments")]);
+    for (what, header) in [
+        ("another name", told(certificate, 0, "Payments")),
+        ("not verified", told(certificate, 1, "payments")),
+        ("no certificate", told(proxy::CLIENT_TLS, 0, "payments")),
+        ("nothing of TLS", said(Tlvs::default()).v2()),
+        ("no header", b"hello".to_vec()),
+    ] {
+        let link = scene.connect();
+        let address = link.local();
+        let _ = scene_refusal(link, &header);
+        let record = record_by(&scene.proxy, address);
+        record.expect(&[("end", "identity_refused"), ("phase", "proxy_header")]);
+        assert_eq!(record.find("upstream"), None, "{what}: {record}");
+    }
+}
+
+/// How a connection ended that is refused behind these bytes.
+fn scene_refusal(mut link: Link, bytes: &[u8]) -> Ending {
+    let _ = link.send_raw(bytes);
+    link.receive_to_end().1
+}
+
+#[test]
+fn the_address_of_a_trusted_header_is_what_a_group_hashes() {
+    let echoes: Vec<_> = (0..4).map(|_| Peer::plain().echo()).collect();
+    let servers: Vec<_> = echoes.iter().map(|echo| echo.address()).collect();
+    let toml = listener("front", "back", TRUSTING, "")
+        + &upstream("back", &servers, "balance = \"hash-source\"");
+    let proxy = ringway!().start(&toml);
+    let server_of = |client: &str| {
+        let mut link = named(&proxy, client);
+        link.ping(b"hello");
+        link.finish().unwrap();
+        let _ = link.receive_to_end();
+        record_by(&proxy, link.local()).text("server").to_owned()
+    };
+    let clients: Vec<_> = (1..=24).map(|last| format!("192.0.2.{last}")).collect();
+    let chosen: Vec<_> = clients.iter().map(|client| server_of(client)).collect();
+    let again: Vec<_> = clients.iter().map(|client| server_of(client)).collect();
+    assert_eq!(chosen, again, "a client keeps its server");
+    assert!(
+        chosen.iter().any(|server| *server != chosen[0]),
+        "one peer, many servers"
+    );
+}
+
 /// Listener and upstream with these keys, and the server in hand.
 fn announcing(listener_keys: &str, tls: &str, upstream_keys: &str, server: &Peer) -> Proxy {
     let toml = listener("front", "back", listener_keys, tls)

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use ringway_support::pki::House;
+use ringway_support::pki::{House, Leaf};
 use ringway_support::tls::{ClientTls, ServerTls, TLS12, TLS13};
 use ringway_support::toml::{listener, upstream};
 use ringway_support::wait::pause;
@@ -184,6 +184,26 @@ fn a_server_that_fails_is_asked_at_growing_distances() {
     // At most four at a time: at once, and after 0.5 s, 1 s and 2 s more.
     let tried = failing.counts().accepted();
     assert!((5..=16).contains(&tried), "{tried} tries");
+}
+
+#[test]
+fn a_connection_whose_server_certificate_has_expired_meanwhile_is_never_handed_out() {
+    let house = House::new();
+    let leaf = Leaf::server("backend.internal").ends_in(Duration::from_secs(4));
+    let peer = Peer::tls(ServerTls::with(&house.ca.issue(&leaf)).config());
+    let proxy = before(&peer, &(warm(1) + &house.originate("back")));
+    let mut ready = peer.accept();
+    // Long before `warm_idle`.
+    assert_eq!(ready.expect_end(), Ending::Clean);
+    let _server = peer.keep();
+    // Its last second counts as good in a handshake (RFC 5280 4.1.2.5).
+    pause(Duration::from_millis(1100));
+    let mut client = connect(&proxy);
+    client.send(b"request").unwrap();
+    assert!(!client.expect_end().looks_complete());
+    proxy
+        .record_of(client.local())
+        .expect(&[("end", "certificate_refused"), ("ended_by", "upstream")]);
 }
 
 /// A place is a place, whether a client has it or not.

@@ -15,7 +15,7 @@ pub(super) use names::*;
 pub(super) use servers::*;
 
 pub(super) use proxied::{
-    PROXY_PROTOCOL, PROXY_PROTOCOL_TIMEOUT, PROXY_TRUSTED, UPSTREAM_PROXY_PROTOCOL,
+    PROXY_ALLOW_CN, PROXY_PROTOCOL, PROXY_PROTOCOL_TIMEOUT, PROXY_TRUSTED, UPSTREAM_PROXY_PROTOCOL,
 };
 
 pub(super) use limits::*;

@@ -88,6 +88,7 @@ pub(super) struct ListenerFile {
     pub(super) ktls_after: Text,
     pub(super) proxy_protocol: Text,
     pub(super) proxy_trusted: Texts,
+    pub(super) proxy_allow_cn: Texts,
     pub(super) proxy_protocol_timeout: Text,
     pub(super) tls: Option<Spanned<Table<DownstreamTlsFile>>>,
 }

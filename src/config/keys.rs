@@ -94,6 +94,7 @@ pub(super) const TABLES: &[Table] = &[
             key("ktls_after", "\"256KiB\""),
             key("proxy_protocol", "\"required\""),
             key("proxy_trusted", "[\"10.0.0.0/8\"]"),
+            key("proxy_allow_cn", "[\"payments\"]"),
             key("proxy_protocol_timeout", "\"3s\""),
             key("tls", ""),
         ],

@@ -144,6 +144,9 @@ pub struct ProxiedPlan {
     pub demand: ProxyDemand,
     /// Peers of unix sockets are trusted, too.
     pub trusted: Vec<IpNet>,
+    /// Common names, one of which the header must say that the client has proved. Empty: any, also
+    /// none.
+    pub allow_cn: Vec<String>,
     /// From accept to a whole header.
     pub timeout: Duration,
 }

@@ -39,12 +39,25 @@ pub(super) async fn read_header(
     if let Some(header) = &header {
         adopt(story.record(), header);
     }
+    if !has_allowed_name(plan, header.as_deref()) {
+        socket.abort_on_close();
+        return Err(end(Cause::Identity, "no name of proxy_allow_cn was proved"));
+    }
     let admitted = story.admit(story.client_address());
     admitted.map_err(|refused| {
         socket.abort_on_close();
         refused.end(story.phase)
     })?;
     Ok(header)
+}
+
+/// By the certificate that the client showed to the sender of the header.
+fn has_allowed_name(plan: &ProxiedPlan, header: Option<&ProxyHeader>) -> bool {
+    let tls = header.and_then(|header| header.tlvs.tls.as_ref());
+    let proved = tls.filter(|tls| tls.verified() == Some(true));
+    let name = proved.and_then(|tls| tls.common_name.as_deref());
+    plan.allow_cn.is_empty()
+        || name.is_some_and(|name| plan.allow_cn.iter().any(|allowed| allowed == name))
 }
 
 const UNTRUSTED: &str = "the peer is outside of proxy_trusted";
@@ -226,6 +239,7 @@ mod tests {
         let plan = ProxiedPlan {
             demand: ProxyDemand::Required,
             trusted: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+            allow_cn: Vec::new(),
             timeout: std::time::Duration::from_secs(1),
         };
         let peer = |text: &str| trusts(&plan, &Address::Ip(text.parse().unwrap()));

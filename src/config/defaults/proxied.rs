@@ -19,6 +19,11 @@ pub(in crate::config) const PROXY_TRUSTED: Optional = Optional {
     why: "nobody is believed who is not named",
 };
 
+pub(in crate::config) const PROXY_ALLOW_CN: Optional = Optional {
+    key: "proxy_allow_cn",
+    why: "every client of a trusted proxy may pass, whatever certificate it showed there",
+};
+
 /// "At least 3 seconds to cover a TCP retransmit" (section 2 of the PROXY protocol): a proxy sends
 /// its header with the first bytes, from nearby. nginx waits 30 s.
 pub(in crate::config) const PROXY_PROTOCOL_TIMEOUT: Setting<Duration> = Setting {

@@ -5,7 +5,7 @@ use crate::config::defaults;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::file::ListenerFile;
 use crate::config::plan::{BindAddress, Located, ProxiedPlan};
-use crate::config::value::cidr;
+use crate::config::value::{Refusal, cidr};
 
 use super::scope::Scope;
 
@@ -17,6 +17,8 @@ pub(super) fn proxied(
 ) -> Option<ProxiedPlan> {
     let demand = scope.word(&file.proxy_protocol, &defaults::PROXY_PROTOCOL);
     let trusted = scope.optional_list(&file.proxy_trusted, &defaults::PROXY_TRUSTED, cidr);
+    let allow_cn =
+        scope.optional_list(&file.proxy_allow_cn, &defaults::PROXY_ALLOW_CN, common_name);
     let timeout = scope.duration(
         &file.proxy_protocol_timeout,
         &defaults::PROXY_PROTOCOL_TIMEOUT,
@@ -30,7 +32,21 @@ pub(super) fn proxied(
     Some(ProxiedPlan {
         demand,
         trusted: trusted.into_iter().map(|net| net.value).collect(),
+        allow_cn: allow_cn.into_iter().map(|name| name.value).collect(),
         timeout,
+    })
+}
+
+/// RFC 5280, upper bounds: a common name has 64 characters at most.
+const COMMON_NAME_CHARS_MAX: usize = 64;
+
+fn common_name(text: &str) -> Result<String, Refusal> {
+    if (1..=COMMON_NAME_CHARS_MAX).contains(&text.chars().count()) {
+        return Ok(text.to_owned());
+    }
+    Err(Refusal {
+        message: format!("`{text}` cannot be a common name"),
+        cure: "write the subject's CN as the certificate has it, 1 to 64 characters".to_owned(),
     })
 }
 
@@ -70,6 +86,13 @@ fn warn_idle(scope: &mut Scope<'_, '_>, file: &ListenerFile) {
     let word = file.proxy_protocol.as_ref().map(|text| text.get_ref());
     if word.is_some_and(|word| word != "off") || scope.lost("proxy_protocol") {
         return;
+    }
+    if let Some(names) = &file.proxy_allow_cn {
+        scope.push(
+            Diagnostic::error("`proxy_allow_cn` lets everyone pass: `proxy_protocol` is \"off\"")
+                .at(names.span())
+                .cure("add `proxy_protocol = \"required\"`, or take the line out"),
+        );
     }
     let idle = [
         (

@@ -255,6 +255,12 @@ impl Leaf {
     }
 
     #[must_use]
+    pub fn ends_in(mut self, time: Duration) -> Self {
+        self.valid_to = SystemTime::now() + time;
+        self
+    }
+
+    #[must_use]
     pub fn not_yet_valid(mut self) -> Self {
         self.valid_from = SystemTime::now() + 2 * DAY;
         self
