@@ -55,18 +55,10 @@ fn told(proxy: &Proxy, what: &str, address: &Address) -> String {
     first
 }
 
-fn visit(proxy: &Proxy) -> Record {
-    let mut link = Link::connect(proxy.address("front")).unwrap();
-    link.ping(b"hello");
-    link.finish().unwrap();
-    assert_eq!(link.expect_end(), Ending::Clean);
-    proxy.record_of(link.local())
-}
-
 /// The servers of so many connections, each of which was made at the first try.
 fn visited(proxy: &Proxy, connections: usize) -> BTreeSet<String> {
     let visits = (0..connections).map(|_| {
-        let record = visit(proxy);
+        let record = proxy.visit();
         assert_eq!(record.count("tries"), 1, "{record}");
         assert_eq!(record.find("passed_over"), None, "{record}");
         record.text("server").to_owned()
@@ -230,10 +222,10 @@ fn a_tls_check_never_resumes_and_leaves_the_sessions_of_connections_alone() {
     };
     more_checks();
     assert_eq!(server.counts().resumed(), 0);
-    let first = visit(&proxy);
+    let first = proxy.visit();
     assert!(!first.flag("upstream_resumed"), "{first}");
     more_checks();
-    let second = visit(&proxy);
+    let second = proxy.visit();
     assert!(second.flag("upstream_resumed"), "{second}");
     more_checks();
     assert_eq!(server.counts().resumed(), 1);

@@ -30,22 +30,6 @@ fn back(keys: &str, servers: &[&Address]) -> String {
     )
 }
 
-fn visit(proxy: &Proxy) -> Record {
-    let mut link = Link::connect(proxy.address("front")).unwrap();
-    link.ping(b"hello");
-    link.finish().unwrap();
-    assert_eq!(link.expect_end(), Ending::Clean);
-    proxy.record_of(link.local())
-}
-
-/// A client that no server takes: its record.
-fn fail(proxy: &Proxy) -> Record {
-    let mut link = Link::connect(proxy.address("front")).unwrap();
-    let (bytes, ending) = link.receive_to_end();
-    assert!(bytes.is_empty() && ending != Ending::Silence, "{ending:?}");
-    proxy.record_of(link.local())
-}
-
 /// A server as a process of its own, that can be killed and stopped: TLS before an echo.
 struct Server {
     process: Proxy,
@@ -253,7 +237,7 @@ fn what_one_core_finds_all_learn_and_one_line_says() {
     let (proxy, mut bystander) = Bystander::beside(ringway!().workers(4), &toml);
     let failed = |record: &Record| record.count("tries") == 2;
     let first = until("the refusing server has had its turn", || {
-        Some(visit(&proxy)).filter(failed)
+        Some(proxy.visit()).filter(failed)
     });
     first.expect_reason(&["refused"]);
     let line = proxy.stderr_line("server down");
@@ -264,7 +248,7 @@ fn what_one_core_finds_all_learn_and_one_line_says() {
     // A letter takes less than a look at a file; but the cores must have had their turn to read it.
     pause(Duration::from_millis(200));
     for _ in 0..40 {
-        assert!(!failed(&visit(&proxy)), "every core knows");
+        assert!(!failed(&proxy.visit()), "every core knows");
     }
     assert_eq!(proxy.stderr_lines("server down").len(), 1);
     bystander.settled(&proxy);
@@ -281,19 +265,19 @@ fn a_server_that_is_back_is_tried_by_one_and_then_by_all() {
         );
     let (proxy, mut bystander) = Bystander::beside(ringway!().workers(2), &toml);
     until("the refusing server is out", || {
-        let _ = visit(&proxy);
+        let _ = proxy.visit();
         (!proxy.stderr_lines("server down").is_empty()).then_some(())
     });
     let again = Peer::listen(&closed.address(), 64).echo();
     until("it serves again", || {
-        let record = visit(&proxy);
+        let record = proxy.visit();
         (record.text("server") == again.address().to_string()).then_some(())
     });
     let line = proxy.stderr_line("server up");
     assert!(line.contains(&again.address().to_string()), "{line}");
     pause(Duration::from_millis(200));
     let before = again.counts().accepted();
-    (0..20).for_each(|_| drop(visit(&proxy)));
+    (0..20).for_each(|_| drop(proxy.visit()));
     let gained = again.counts().accepted() - before;
     assert!((8..=12).contains(&gained), "{gained} of 20");
     bystander.settled(&proxy);
@@ -306,13 +290,13 @@ fn where_all_servers_are_out_they_are_tried_all_the_same() {
         listener("front", "back", "", "") + &back("fail_timeout = \"10m\"", &[&closed.address()]);
     let (proxy, mut bystander) = Bystander::beside(ringway!().workers(1), &toml);
     for _ in 0..3 {
-        let record = fail(&proxy);
+        let record = proxy.visit_in_vain();
         record.expect(&[("end", "unreachable"), ("phase", "connect")]);
         assert_eq!(record.count("tries"), 1, "{record}");
     }
     assert_eq!(proxy.stderr_lines("server down").len(), 1);
     let again = Peer::listen(&closed.address(), 64).echo();
-    visit(&proxy).expect(&[("end", "finished")]);
+    proxy.visit().expect(&[("end", "finished")]);
     let _ = proxy.stderr_line("server up");
     drop(again);
     bystander.settled(&proxy);
@@ -327,7 +311,7 @@ fn failures_below_the_limit_take_no_server_out() {
         let toml =
             listener("front", "back", "", "") + &back(&keys, &[&closed.address(), echo.address()]);
         let (proxy, mut bystander) = Bystander::beside(ringway!().workers(1), &toml);
-        let tries: Vec<u64> = (0..20).map(|_| visit(&proxy).count("tries")).collect();
+        let tries: Vec<u64> = (0..20).map(|_| proxy.visit().count("tries")).collect();
         let failed = tries.iter().filter(|it| **it == 2).count();
         assert_eq!(failed, expected, "max_fails = {max_fails}: {tries:?}");
         bystander.settled(&proxy);
@@ -424,7 +408,7 @@ fn each_failure_goes_on_to_the_next_server_only_where_its_word_says_so() {
                 + &house.originate("back");
             let (proxy, mut bystander) = Bystander::beside(ringway!().workers(1), &toml);
             if saved {
-                let records = [visit(&proxy), visit(&proxy)];
+                let records = [proxy.visit(), proxy.visit()];
                 let tries: u64 = records.iter().map(|it| it.count("tries")).sum();
                 assert!(tries >= 3, "{word}: {tries} tries of two connections");
             } else {
@@ -451,7 +435,7 @@ fn all_tries_together_have_a_time_limit() {
     let keys = "connect_timeout = \"400ms\"\nnext_upstream_timeout = \"600ms\"";
     let toml = listener("front", "back", keys, "") + &back("", &addresses);
     let (proxy, mut bystander) = Bystander::beside(ringway!().workers(1), &toml);
-    let record = fail(&proxy);
+    let record = proxy.visit_in_vain();
     record.expect(&[("end", "timeout"), ("phase", "connect")]);
     record.expect_reason(&["next_upstream_timeout"]);
     assert_eq!(record.count("tries"), 2, "{record}");

@@ -14,23 +14,7 @@ use ringway_support::peer::{ClosedPort, Service};
 use ringway_support::pki::Leaf;
 use ringway_support::tls::{ClientTls, ServerTls};
 use ringway_support::toml::{front_to_back, listener, upstream};
-use ringway_support::{Bridge, Bystander, Ending, House, Link, Peer, Proxy, Record, ringway};
-
-fn visit(proxy: &Proxy) -> Record {
-    let mut link = Link::connect(proxy.address("front")).unwrap();
-    link.ping(b"hello");
-    link.finish().unwrap();
-    assert_eq!(link.expect_end(), Ending::Clean);
-    proxy.record_of(link.local())
-}
-
-/// A connection that no server takes: its record.
-fn fail(proxy: &Proxy) -> Record {
-    let mut link = Link::connect(proxy.address("front")).unwrap();
-    let (bytes, ending) = link.receive_to_end();
-    assert!(bytes.is_empty() && ending != Ending::Silence, "{ending:?}");
-    proxy.record_of(link.local())
-}
+use ringway_support::{Bridge, Bystander, Ending, House, Link, Peer, ringway};
 
 fn echoes(count: usize) -> Vec<Service> {
     (0..count).map(|_| Peer::plain().echo()).collect()
@@ -44,7 +28,7 @@ fn one_core_gives_each_server_its_turn() {
     let (proxy, mut bystander) = Bystander::beside(ringway!().workers(1), &toml);
     let mut logged: BTreeMap<String, u64> = BTreeMap::new();
     for _ in 0..30 {
-        let record = visit(&proxy);
+        let record = proxy.visit();
         *logged.entry(record.text("server").to_owned()).or_default() += 1;
         assert_eq!(record.count("tries"), 1, "{record}");
         record.expect(&[("upstream", "back")]);
@@ -64,7 +48,7 @@ fn two_cores_together_share_the_connections_evenly() {
     let toml = listener("front", "back", "", "") + &upstream("back", &addresses, "");
     let (proxy, mut bystander) = Bystander::beside(ringway!().workers(2), &toml);
     for _ in 0..60 {
-        let _ = visit(&proxy);
+        let _ = proxy.visit();
     }
     for server in &servers {
         // Each core goes round by itself, and may be one ahead at each server.
@@ -91,7 +75,7 @@ fn a_weight_is_a_share_of_the_connections() {
         );
     let (proxy, mut bystander) = Bystander::beside(ringway!().workers(1), &toml);
     for _ in 0..40 {
-        let _ = visit(&proxy);
+        let _ = proxy.visit();
     }
     let accepted: Vec<_> = servers.iter().map(|s| s.counts().accepted()).collect();
     assert_eq!(accepted, [20, 10, 10]);
@@ -107,7 +91,7 @@ fn a_server_that_refuses_is_passed_over_and_named_in_the_log() {
     let (proxy, mut bystander) = Bystander::beside(ringway!().workers(1), &toml);
     let mut passed_over = 0;
     for _ in 0..6 {
-        let record = visit(&proxy);
+        let record = proxy.visit();
         record.expect(&[
             ("end", "finished"),
             ("server", &echo.address().to_string()),
@@ -139,7 +123,7 @@ fn a_server_whose_handshake_fails_is_passed_over() {
     let (proxy, mut bystander) = Bystander::beside(ringway!().workers(1), &toml);
     let mut tries = Vec::new();
     for _ in 0..6 {
-        let record = visit(&proxy);
+        let record = proxy.visit();
         record.expect(&[("end", "finished"), ("server", &good.address().to_string())]);
         assert!(record.flag("server_verified"), "{record}");
         tries.push(record.count("tries"));
@@ -161,7 +145,7 @@ fn next_upstream_tries_bounds_the_servers_tried() {
         let keys = format!("next_upstream_tries = {tries}");
         let toml = listener("front", "back", &keys, "") + &upstream("back", &servers, "");
         let (proxy, mut bystander) = Bystander::beside(ringway!(), &toml);
-        let record = fail(&proxy);
+        let record = proxy.visit_in_vain();
         assert_eq!(record.count("tries"), expected, "{record}");
         record.expect_end(&["unreachable", "no_server"], &["connect"]);
         record.expect_reason(&["refused"]);
@@ -175,7 +159,7 @@ fn a_server_may_be_a_unix_socket() {
     let echo = Peer::unix(&directory.path().join("app.sock")).echo();
     let (proxy, mut bystander) =
         Bystander::beside(ringway!(), &front_to_back("", "", echo.address()));
-    let record = visit(&proxy);
+    let record = proxy.visit();
     let address = echo.address().to_string();
     record.expect(&[("server", &address), ("server_address", &address)]);
     bystander.settled(&proxy);
@@ -187,7 +171,7 @@ fn a_missing_unix_socket_is_a_server_that_cannot_be_reached() {
     let gone = format!("unix:{}/gone.sock", directory.path().display());
     let (proxy, mut bystander) =
         Bystander::beside(ringway!(), &front_to_back("", "", &gone.parse().unwrap()));
-    let record = fail(&proxy);
+    let record = proxy.visit_in_vain();
     record.expect_end(&["unreachable", "no_server"], &["connect"]);
     bystander.settled(&proxy);
 }
@@ -255,7 +239,7 @@ fn a_servers_name_is_resolved() {
             echo.address().port()
         );
     let (proxy, mut bystander) = Bystander::beside(ringway!(), &toml);
-    let record = visit(&proxy);
+    let record = proxy.visit();
     record.expect(&[
         ("server", &format!("localhost:{}", echo.address().port())),
         ("server_address", &echo.address().to_string()),
@@ -268,7 +252,7 @@ fn a_name_that_nobody_knows_is_a_server_that_cannot_be_reached() {
     let toml = listener("front", "back", "connect_timeout = \"2s\"", "")
         + "[upstream.back]\nservers = [\"no-such-host.invalid:7\"]\n";
     let (proxy, mut bystander) = Bystander::beside(ringway!(), &toml);
-    let record = fail(&proxy);
+    let record = proxy.visit_in_vain();
     record.expect_end(&["unreachable", "no_server", "timeout"], &["connect"]);
     bystander.settled(&proxy);
 }
@@ -298,7 +282,7 @@ fn a_server_that_speaks_plain_text_to_our_tls_is_a_protocol_error() {
     let toml = listener("front", "back", "next_upstream_tries = 1", "")
         + &upstream("back", &[plain.address()], &house.originate("back"));
     let (proxy, mut bystander) = Bystander::beside(ringway!(), &toml);
-    let record = fail(&proxy);
+    let record = proxy.visit_in_vain();
     record.expect_end(&["protocol_error", "no_server"], &["upstream_handshake"]);
     bystander.settled(&proxy);
 }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::{Asked, Endpoint, Group, GroupPlaces, Members};
+use super::{Asked, Endpoint, Group};
 use crate::net::PeerAddress;
 use crate::tls::MaterialError;
 use crate::types::ServerId;
@@ -70,28 +70,23 @@ impl Group {
         asked: &Asked<'_>,
     ) -> Option<Lease<'_>> {
         let own = endpoint.found.get()?;
-        let now = Instant::now();
-        let Members {
-            endpoints, roster, ..
-        } = &mut *self.members.borrow_mut();
-        let places = GroupPlaces {
-            endpoints,
-            counts: &self.counts,
-        };
         let is_rival = |it: &&Rc<Endpoint>| {
             let found = it.found.get();
             it.server == endpoint.server
                 && found.is_some_and(|found| found.is_other_family_of(&own))
                 && !asked.tried.iter().any(|tried| Rc::ptr_eq(tried, it))
         };
-        let member = endpoints
+        let members = self.members.borrow();
+        let up = members
+            .endpoints
             .iter()
             .filter(is_rival)
-            .filter_map(|it| it.member.get())
-            .filter(|member| roster.member(*member).health.is_up())
-            .min_by_key(|member| roster.member(*member).active)?;
-        let taken = roster.take(member, now, &places);
-        taken.then(|| Lease::new(self, Rc::clone(&endpoints[member]), now))
+            .filter_map(|it| Some((it, members.roster.member(it.member.get()?))))
+            .filter(|(_, member)| member.health.is_up());
+        let rival = up.min_by_key(|(_, member)| member.active);
+        let rival = rival.map(|(rival, _)| Rc::clone(rival))?;
+        drop(members);
+        self.lease_at(&rival)
     }
 
     fn returned_or_new(

@@ -31,6 +31,7 @@ pub mod scenario;
 pub mod sys;
 pub mod tls;
 pub mod toml;
+mod visit;
 pub mod wait;
 pub mod witness;
 
