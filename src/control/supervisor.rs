@@ -105,7 +105,7 @@ pub(crate) async fn start_with(
     let shared = Arc::new(shared(&plan, cpus.len(), probe.ktls.ok())?);
     let nofile = raise_nofile(descriptors(&plan, cpus.len()));
     let sockets = Sockets::bind(&plan, cpus.len()).await.map_err(system)?;
-    let sink = SinkHandle::spawn(Arc::clone(&plan)).map_err(system)?;
+    let sink = SinkHandle::spawn(&plan.log).map_err(system)?;
     let signals = Signals::new().map_err(system)?;
     say_banner(&plan, &probe, (driver, &cpus), (nofile, &sockets));
 

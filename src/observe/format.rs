@@ -12,14 +12,15 @@ use crate::config::{LogFormat, Plan};
 use crate::types::{Cause, End, GroupId, Side};
 
 /// Appends the record as one line, its newline included, to `out`.
-pub fn write_line(format: LogFormat, plan: &Plan, record: &Record, out: &mut Vec<u8>) {
+pub fn write_line(format: LogFormat, record: &Record, out: &mut Vec<u8>) {
     match format {
-        LogFormat::Json => write_fields(plan, record, &mut Json { out }),
-        LogFormat::Logfmt => write_fields(plan, record, &mut Logfmt { out }),
+        LogFormat::Json => write_fields(record, &mut Json { out }),
+        LogFormat::Logfmt => write_fields(record, &mut Logfmt { out }),
     }
 }
 
-fn write_fields(plan: &Plan, record: &Record, line: &mut impl Line) {
+fn write_fields(record: &Record, line: &mut impl Line) {
+    let plan = record.plan.plan();
     line.open();
     write_accept(plan, record, line);
     if let Some(leg) = &record.downstream_tls {
@@ -246,14 +247,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::config::AccessLog;
     use crate::observe::RelayPath;
-    use crate::observe::sample::{bare_record, full_record, plan};
+    use crate::observe::sample::{bare_record, full_record};
     use crate::types::Phase;
 
     fn line(format: LogFormat, record: &Record) -> String {
         let mut out = Vec::new();
-        write_line(format, &plan(AccessLog::Off, 1), record, &mut out);
+        write_line(format, record, &mut out);
         String::from_utf8(out).unwrap()
     }
 

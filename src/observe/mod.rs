@@ -9,5 +9,7 @@ mod record;
 pub(crate) mod sample;
 pub mod sink;
 
-pub use record::{Address, Fallback, LegTls, Proxied, Record, RelayPath, Times, UpstreamSeen};
+pub use record::{
+    Address, CorePlan, Fallback, LegTls, Proxied, Record, RelayPath, Times, UpstreamSeen,
+};
 pub use sink::{RecordSender, SinkHandle};

@@ -3,7 +3,26 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::config::Plan;
 use crate::types::{CoreId, Elapsed, End, GroupId, ListenerId, ServerId};
+
+/// A plan as one core holds it. Records count it up and down, and cores should not share a count.
+#[derive(Debug)]
+pub struct CorePlan {
+    plan: Arc<Plan>,
+}
+
+impl CorePlan {
+    #[must_use]
+    pub fn new(plan: Arc<Plan>) -> Self {
+        Self { plan }
+    }
+
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+}
 
 /// One connection's story: made at accept, filled by each phase, finished by value.
 ///
@@ -13,6 +32,8 @@ pub struct Record {
     /// Unique in this process: core number in the upper 16 bits, a counter below.
     pub id: u64,
     pub core: CoreId,
+    /// The plan that it is served by to its end, whose names it is told with.
+    pub plan: Arc<CorePlan>,
     pub listener: ListenerId,
     pub accepted_at: SystemTime,
     /// Whom the connection is from: the one place that limits, lists and balancing ask. The
@@ -58,12 +79,13 @@ impl Record {
     pub fn begin(
         id: u64,
         core: CoreId,
-        listener: ListenerId,
+        (plan, listener): (Arc<CorePlan>, ListenerId),
         (client, local): (Address, Address),
     ) -> Self {
         Self {
             id,
             core,
+            plan,
             listener,
             accepted_at: SystemTime::now(),
             client,

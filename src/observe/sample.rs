@@ -8,7 +8,9 @@ use crate::config::{
     Located, LogFormat, LogPlan, Pace, PathChoice, Place, Plan, ResolvePlan, RuntimePlan,
     ServerAddress, ServerPlan, SocketOptions, Steering, Target, UpstreamPlan, WarmPlan, Workers,
 };
-use crate::observe::{Address, Fallback, LegTls, Proxied, Record, RelayPath, Times, UpstreamSeen};
+use crate::observe::{
+    Address, CorePlan, Fallback, LegTls, Proxied, Record, RelayPath, Times, UpstreamSeen,
+};
 use crate::types::{Alert, Cause, CoreId, End, GroupId, ListenerId, Phase, ServerId, Side};
 
 pub(crate) fn plan(access: AccessLog, queue_max: usize) -> Arc<Plan> {
@@ -112,6 +114,10 @@ fn located<T>(value: T) -> Located<T> {
     }
 }
 
+fn core_plan() -> Arc<CorePlan> {
+    Arc::new(CorePlan::new(plan(AccessLog::Off, 1)))
+}
+
 /// A connection that was refused before anything was known of it.
 pub(crate) fn bare_record() -> Record {
     let local = Address::Unix(Arc::new("/run/ringway/db.sock".into()));
@@ -119,7 +125,7 @@ pub(crate) fn bare_record() -> Record {
     Record {
         accepted_at: UNIX_EPOCH + Duration::from_millis(1_582_979_696_789),
         end: Some(End::new(Cause::Limit, Phase::Accept, None)),
-        ..Record::begin(7, CoreId(0), ListenerId(0), ends)
+        ..Record::begin(7, CoreId(0), (core_plan(), ListenerId(0)), ends)
     }
 }
 

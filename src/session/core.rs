@@ -1,31 +1,29 @@
 use std::cell::{Cell, RefCell};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use rustls::ServerConfig;
-
-use super::access::Access;
+use super::generation::{Generation, ListenerState};
 use super::journal::Journal;
 use super::watch::Watch;
-use crate::config::{Carriage, PathChoice, Plan};
+use crate::config::{Carriage, PathChoice};
 use crate::net::{Buffers, Pipes};
 use crate::observe::{Record, RecordSender};
 use crate::relay::Tools;
 use crate::sys::KtlsAbility;
-use crate::tls::{HandshakesInFlight, ServerTls};
-use crate::types::{CoreId, GroupId, ListenerId};
-use crate::upstream::Group;
+use crate::tls::HandshakesInFlight;
+use crate::types::CoreId;
 
 /// All that the connections of one core share. It never leaves its thread.
 pub struct Core {
     pub id: CoreId,
-    pub plan: Arc<Plan>,
     pub tools: Tools,
     pub watch: Watch,
     pub handshakes: HandshakesInFlight,
-    listeners: Vec<ListenerState>,
-    groups: Vec<Group>,
+    /// Connections that one readiness event may accept before other work has its turn.
+    pub accept_batch: usize,
+    /// What new connections are served by.
+    generation: RefCell<Rc<Generation>>,
     journal: RefCell<Journal>,
     /// A task will flush the journal.
     flushing: Cell<bool>,
@@ -36,26 +34,9 @@ pub struct Core {
 /// What a core is built from.
 pub struct Parts {
     pub id: CoreId,
-    pub plan: Arc<Plan>,
-    pub listeners: Vec<ListenerState>,
-    pub groups: Vec<Group>,
+    pub generation: Generation,
     pub log: RecordSender,
     pub kernel_tls: Option<KtlsAbility>,
-}
-
-/// One listener as one core serves it.
-pub struct ListenerState {
-    pub tls: Option<ListenerTls>,
-    /// Connections of this listener on all cores: the one count that cores share, touched twice a
-    /// connection (docs/decisions/0007-shared-counts.md).
-    pub connections: Arc<AtomicUsize>,
-    /// Shared by all cores as well. `None`: every client is served.
-    pub access: Option<Arc<Access>>,
-}
-
-pub struct ListenerTls {
-    pub shared: Arc<ServerTls>,
-    pub config: Arc<ServerConfig>,
 }
 
 impl Core {
@@ -63,18 +44,17 @@ impl Core {
     pub fn new(parts: Parts) -> Self {
         let Parts {
             id,
-            plan,
-            listeners,
-            groups,
+            generation,
             log,
             kernel_tls,
         } = parts;
+        let plan = generation.plan();
         let pipes = Pipes::new(plan.runtime.pipes_max);
         let handshakes = HandshakesInFlight::new(plan.runtime.handshakes_max);
+        let accept_batch = plan.runtime.accept_batch;
         let journal = Journal::new(log, plan.log.refused_max);
         Self {
             id,
-            plan,
             tools: Tools {
                 buffers: Buffers::default(),
                 pipes,
@@ -82,8 +62,8 @@ impl Core {
             },
             watch: Watch::default(),
             handshakes,
-            listeners,
-            groups,
+            accept_batch,
+            generation: RefCell::new(Rc::new(generation)),
             journal: RefCell::new(journal),
             flushing: Cell::new(false),
             records_made: Cell::new(0),
@@ -91,20 +71,16 @@ impl Core {
         }
     }
 
+    /// What a connection that begins now is served by.
     #[must_use]
-    pub fn listener(&self, id: ListenerId) -> &ListenerState {
-        &self.listeners[usize::from(id.0)]
+    pub fn generation(&self) -> Rc<Generation> {
+        Rc::clone(&self.generation.borrow())
     }
 
     /// Whether a leg that is carried so may go to kernel TLS later.
     #[must_use]
     pub fn keeps_secrets(&self, carriage: Carriage) -> bool {
         self.tools.kernel_tls.is_some() && carriage.path != PathChoice::User
-    }
-
-    #[must_use]
-    pub fn group(&self, id: GroupId) -> &Group {
-        &self.groups[usize::from(id.0)]
     }
 
     /// Connections that live on this core.
@@ -142,18 +118,18 @@ impl Core {
         (u64::from(self.id.0) << 48) | count
     }
 
-    pub(super) fn enter(&self, listener: ListenerId) -> Entered<'_> {
+    /// `connections_max`: of the listener, on all cores.
+    pub(super) fn enter<'a>(
+        &'a self,
+        listener: &'a ListenerState,
+        connections_max: usize,
+    ) -> Entered<'a> {
         self.live.set(self.live.get() + 1);
-        let total = self
-            .listener(listener)
-            .connections
-            .fetch_add(1, Ordering::Relaxed)
-            + 1;
-        let admitted = total <= self.plan.listener(listener).connections_max;
+        let total = listener.connections.fetch_add(1, Ordering::Relaxed) + 1;
         Entered {
             core: self,
             listener,
-            admitted,
+            admitted: total <= connections_max,
         }
     }
 }
@@ -161,7 +137,7 @@ impl Core {
 /// A connection's place in the counts, given back on drop.
 pub(super) struct Entered<'a> {
     pub core: &'a Core,
-    listener: ListenerId,
+    listener: &'a ListenerState,
     /// False: the listener has as many connections as it may.
     pub admitted: bool,
 }
@@ -169,9 +145,6 @@ pub(super) struct Entered<'a> {
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
         self.core.live.set(self.core.live.get() - 1);
-        self.core
-            .listener(self.listener)
-            .connections
-            .fetch_sub(1, Ordering::Relaxed);
+        self.listener.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -1,6 +1,7 @@
 //! The downstream side until it is ready for a server: PROXY header, ClientHello, TLS handshake.
 
-use super::core::{Core, ListenerTls};
+use super::core::Core;
+use super::generation::ListenerTls;
 use super::limit::{Interrupted, limit};
 use super::proxied::read_header;
 use super::route::{Known, Opening, asked_name, route};
@@ -45,7 +46,7 @@ pub(super) async fn greet(
     story: &mut Story<'_>,
     socket: Socket,
 ) -> Result<Client, End> {
-    let plan = core.plan.listener(story.listener);
+    let plan = story.plan();
     let mut inbound = Inbound::default();
     let proxied = match &plan.proxied {
         Some(rules) => read_header(core, seat, story, rules, (&socket, &mut inbound)).await?,
@@ -67,8 +68,8 @@ pub(super) async fn greet(
     let Some(group) = route(&plan.target, &known) else {
         return Err(no_route(&opening).tell(&socket, story.phase).await);
     };
-    let Some(tls) = core
-        .listener(story.listener)
+    let Some(tls) = story
+        .listening()
         .tls
         .as_ref()
         .filter(|_| !matches!(opening, Opening::Plain))
@@ -106,7 +107,7 @@ async fn open(
     story: &mut Story<'_>,
     (socket, inbound): (&Socket, &mut Inbound),
 ) -> Result<Opening, End> {
-    let plan = core.plan.listener(story.listener);
+    let plan = story.plan();
     story.phase = Phase::ClientHello;
     let read = read_hello(
         socket,
@@ -287,7 +288,7 @@ async fn handshake(
     };
     story.record().downstream_tls = Some(LegTls::default());
     let begun = std::time::Instant::now();
-    let access = core.listener(story.listener).access.as_ref();
+    let access = story.listening().access.as_ref();
     let gate = access.and_then(|access| access.gate(story.client_address()));
     let engine = ServerEngine::new(tls.config.clone()).map_err(|error| internal(&error))?;
     let mut engine = engine.behind(gate);

@@ -149,7 +149,7 @@ mod tests {
     fn written(run: impl FnOnce(&mut Journal)) -> Vec<(String, u64)> {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("access.log");
-        let sink = SinkHandle::spawn(plan(AccessLog::File(file.clone()), 1000)).unwrap();
+        let sink = SinkHandle::spawn(&plan(AccessLog::File(file.clone()), 1000).log).unwrap();
         let mut journal = Journal::new(sink.sender(), 2);
         run(&mut journal);
         drop(journal);

@@ -3,6 +3,7 @@
 mod access;
 mod announce;
 mod core;
+mod generation;
 mod greet;
 mod journal;
 mod limit;
@@ -14,6 +15,7 @@ mod story;
 mod watch;
 
 pub use access::Access;
-pub use core::{Core, ListenerState, ListenerTls, Parts};
+pub use core::{Core, Parts};
+pub use generation::{Generation, ListenerState, ListenerTls};
 pub use story::serve;
 pub use watch::{RunState, Seat, Watch};

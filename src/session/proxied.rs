@@ -193,12 +193,15 @@ fn readable(id: &[u8]) -> Box<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{CoreId, ListenerId};
+    use crate::observe::sample::bare_record;
 
     fn record() -> Record {
         let address = |text: &str| Address::Ip(text.parse().unwrap());
-        let ends = (address("10.0.0.7:5000"), address("10.0.0.1:443"));
-        Record::begin(1, CoreId(0), ListenerId(0), ends)
+        Record {
+            client: address("10.0.0.7:5000"),
+            local: address("10.0.0.1:443"),
+            ..bare_record()
+        }
     }
 
     fn adopted(line: &[u8]) -> Record {

@@ -35,9 +35,9 @@ pub(super) async fn relaying(
     story: &mut Story<'_>,
     mut legs: Box<Legs<'_>>,
 ) -> End {
-    let listener = core.plan.listener(story.listener);
+    let listener = story.plan();
     let seen = Seen::new(listener.pace);
-    let upstream = &core.group(legs.group).plan;
+    let upstream = &story.group(legs.group).plan;
     let limits = Limits {
         listener,
         upstream,

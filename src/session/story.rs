@@ -1,5 +1,6 @@
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use monoio::time::sleep;
@@ -7,10 +8,12 @@ use monoio::time::sleep;
 use super::access::{Places, Refused};
 use super::announce::announce;
 use super::core::{Core, Entered};
+use super::generation::{Generation, ListenerState};
 use super::greet::{Client, greet, interrupted};
 use super::limit::{Interrupted, attend, limit};
 use super::relaying::{Legs, relaying};
 use super::watch::{RunState, Seat};
+use crate::config::ListenerPlan;
 use crate::net::{Accepted, PeerAddress, Socket};
 use crate::observe::{Address, Record, UpstreamSeen};
 use crate::proto::record::fatal_alert;
@@ -26,7 +29,8 @@ pub async fn serve(core: Rc<Core>, listener: ListenerId, accepted: Accepted) {
         client,
         local,
     } = accepted;
-    let mut story = Story::begin(&core, listener, (client, local));
+    let generation = core.generation();
+    let mut story = Story::begin(&core, &generation, listener, (client, local));
     let end = run(&core, &seat, &mut story, socket).await;
     story.finish(end);
     if core.begin_flushing() {
@@ -49,6 +53,7 @@ const FLUSH_EVERY: Duration = Duration::from_secs(1);
 /// A connection's record in the making. It is sent when the story ends, however it ends.
 pub(super) struct Story<'a> {
     entered: Entered<'a>,
+    generation: &'a Generation,
     /// Where its source is counted; in a box, since most listeners count none.
     places: Option<Box<Places<'a>>>,
     begun: Instant,
@@ -58,11 +63,19 @@ pub(super) struct Story<'a> {
 }
 
 impl<'a> Story<'a> {
-    fn begin(core: &'a Core, listener: ListenerId, ends: (PeerAddress, PeerAddress)) -> Self {
+    fn begin(
+        core: &'a Core,
+        generation: &'a Generation,
+        listener: ListenerId,
+        ends: (PeerAddress, PeerAddress),
+    ) -> Self {
         let ends = (address(ends.0), address(ends.1));
-        let record = Record::begin(core.next_record_id(), core.id, listener, ends);
+        let plan = Arc::clone(&generation.handle);
+        let record = Record::begin(core.next_record_id(), core.id, (plan, listener), ends);
+        let connections_max = generation.plan().listener(listener).connections_max;
         Self {
-            entered: core.enter(listener),
+            entered: core.enter(generation.listener(listener), connections_max),
+            generation,
             places: None,
             begun: Instant::now(),
             record: Some(Box::new(record)),
@@ -71,10 +84,24 @@ impl<'a> Story<'a> {
         }
     }
 
+    /// How its listener was planned when it began.
+    pub(super) fn plan(&self) -> &'a ListenerPlan {
+        self.generation.plan().listener(self.listener)
+    }
+
+    pub(super) fn listening(&self) -> &'a ListenerState {
+        self.generation.listener(self.listener)
+    }
+
+    pub(super) fn group(&self, id: GroupId) -> &'a Group {
+        self.generation.group(id)
+    }
+
     /// The record, until the story is finished.
     pub(super) fn record(&mut self) -> &mut Record {
         let Self {
             entered,
+            generation,
             listener,
             record,
             ..
@@ -82,10 +109,11 @@ impl<'a> Story<'a> {
         let core = entered.core;
         record.get_or_insert_with(|| {
             let ends = (Address::unnamed(), Address::unnamed());
+            let plan = Arc::clone(&generation.handle);
             Box::new(Record::begin(
                 core.next_record_id(),
                 core.id,
-                *listener,
+                (plan, *listener),
                 ends,
             ))
         })
@@ -94,7 +122,7 @@ impl<'a> Story<'a> {
     /// Asks whether the listener serves a client of this address, and takes its places: at accept,
     /// or instead when a trusted header has said who it is.
     pub(super) fn admit(&mut self, address: Option<IpAddr>) -> Result<(), Refused> {
-        if let Some(access) = &self.entered.core.listener(self.listener).access {
+        if let Some(access) = &self.listening().access {
             self.places = Some(Box::new(access.admit(address, Instant::now())?));
         }
         Ok(())
@@ -154,9 +182,9 @@ async fn run(core: &Core, seat: &Seat<'_>, story: &mut Story<'_>, socket: Socket
 
 /// All that comes before the first byte is relayed: both legs, or why not.
 async fn settle<'a>(
-    core: &'a Core,
+    core: &Core,
     seat: &Seat<'_>,
-    story: &mut Story<'_>,
+    story: &mut Story<'a>,
     socket: Socket,
 ) -> Result<Box<Legs<'a>>, End> {
     if !story.entered.admitted {
@@ -167,7 +195,7 @@ async fn settle<'a>(
         ));
     }
     // Where PROXY headers are taken the client is known behind them.
-    let known = core.plan.listener(story.listener).proxied.is_none();
+    let known = story.plan().proxied.is_none();
     if let Some(Err(refused)) = known.then(|| story.admit(story.client_address())) {
         socket.abort_on_close();
         return Err(refused.end(Phase::Accept));
@@ -217,30 +245,30 @@ struct Reached<'a> {
 }
 
 async fn reach<'a>(
-    core: &'a Core,
+    core: &Core,
     seat: &Seat<'_>,
-    story: &mut Story<'_>,
+    story: &mut Story<'a>,
     client: &Client,
 ) -> Result<Reached<'a>, End> {
-    let plan = core.plan.listener(story.listener);
+    let plan = story.plan();
     let group = client.group;
     story.record().group = Some(group);
     story.phase = Phase::Connect;
-    let version = core.group(group).plan.proxy_protocol;
+    let version = story.group(group).plan.proxy_protocol;
     let proxy_header = version.map(|version| announce(version, story.record(), client));
     let request = Request {
-        group: core.group(group),
+        group: story.group(group),
         proxy_header: proxy_header.as_deref().unwrap_or_default(),
         client: story.client_address(),
         buffers: &core.tools.buffers,
         handshakes: &core.handshakes,
         limits: TryLimits::of(plan),
-        key: key(core.group(group), story, client),
+        key: key(story.group(group), story, client),
         alpn: client.alpn.as_deref(),
-        keep_secrets: core.keeps_secrets(core.group(group).plan.carriage),
+        keep_secrets: core.keeps_secrets(story.group(group).plan.carriage),
     };
     let socket = &client.leg.socket;
-    if core.group(group).holds_warm() && client.leg.inbound.is_empty() {
+    if story.group(group).holds_warm() && client.leg.inbound.is_empty() {
         // Rare, and its state would make every connection's future larger.
         Box::pin(first_byte(seat, socket)).await?;
     }

@@ -90,7 +90,7 @@ impl Acceptor {
 
     /// Lets the connections that live have their turn, however many wait to be accepted.
     async fn give_way(&self) {
-        let in_a_row = self.in_a_row.get() + self.core.plan.runtime.accept_batch;
+        let in_a_row = self.in_a_row.get() + self.core.accept_batch;
         self.in_a_row.set(in_a_row);
         if in_a_row >= IN_A_ROW_MAX {
             self.in_a_row.set(0);
@@ -99,7 +99,7 @@ impl Acceptor {
     }
 
     fn accept_batch(&self) -> Batch {
-        for _ in 0..self.core.plan.runtime.accept_batch {
+        for _ in 0..self.core.accept_batch {
             match self.listening.try_accept() {
                 Ok(accepted) => self.on_accepted(accepted),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -118,7 +118,7 @@ impl Acceptor {
     fn on_queue_empty(&self) {
         self.in_a_row.set(0);
         if self.exhausted.replace(false) {
-            tracing::info!(core = %self.core.id, listener = self.name(), "accepting again");
+            tracing::info!(core = %self.core.id, listener = %self.name(), "accepting again");
         }
     }
 
@@ -130,7 +130,7 @@ impl Acceptor {
     fn on_exhausted(&self, error: &io::Error) -> Batch {
         if !self.exhausted.replace(true) {
             tracing::error!(
-                core = %self.core.id, listener = self.name(), %error,
+                core = %self.core.id, listener = %self.name(), %error,
                 "cannot accept, clients wait in the kernel's queue: raise the limit of open files \
                  (LimitNOFILE=, ulimit -n), or lower max_connections"
             );
@@ -138,8 +138,9 @@ impl Acceptor {
         Batch::Exhausted
     }
 
-    fn name(&self) -> &str {
-        &self.core.plan.listener(self.listener).name
+    fn name(&self) -> String {
+        let generation = self.core.generation();
+        generation.plan().listener(self.listener).name.clone()
     }
 }
 

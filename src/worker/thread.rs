@@ -16,7 +16,7 @@ use super::serve::accept;
 use crate::config::Plan;
 use crate::net::{Listening, PeerAddress};
 use crate::observe::RecordSender;
-use crate::session::{Access, Core, ListenerState, ListenerTls, Parts, RunState};
+use crate::session::{Access, Core, Generation, ListenerState, ListenerTls, Parts, RunState};
 use crate::sys::{KtlsAbility, RingFeatures, ring_builder};
 use crate::tls::{ClientTls, MaterialError, ServerTls};
 use crate::types::{CoreId, GroupId, ListenerId};
@@ -144,7 +144,6 @@ fn core(
     log: RecordSender,
     reporter: Reporter,
 ) -> Result<Core, MaterialError> {
-    let plan = Arc::clone(&shared.plan);
     let listener_tls = shared.server_tls.iter().map(|tls| {
         tls.as_ref().map(|tls| ListenerTls {
             shared: Arc::clone(tls),
@@ -162,7 +161,7 @@ fn core(
         .collect();
     let reporter = RefCell::new(reporter);
     let tell: Tell = Rc::new(move |change| reporter.borrow_mut().report(change));
-    let upstreams = (0..).map(GroupId).zip(&plan.upstreams);
+    let upstreams = (0..).map(GroupId).zip(&shared.plan.upstreams);
     let shared_parts = shared.client_tls.iter().zip(&shared.server_counts);
     let groups = upstreams
         .zip(shared_parts)
@@ -175,13 +174,12 @@ fn core(
                 counts: Arc::clone(counts),
                 tell: Rc::clone(&tell),
             })
+            .map(Rc::new)
         })
         .collect::<Result<_, _>>()?;
     Ok(Core::new(Parts {
         id,
-        plan,
-        listeners,
-        groups,
+        generation: Generation::new(Arc::clone(&shared.plan), listeners, groups),
         log,
         kernel_tls: shared.kernel_tls,
     }))
@@ -195,18 +193,19 @@ const CLOSE_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Follows the control thread's letters until the core has drained or closed.
 /// Makes connections ready in the groups that want some, until the core drains.
 fn keep_warm(core: &Rc<Core>) {
-    let groups = (0..).map(GroupId).zip(&core.plan.upstreams);
-    for (group, _) in groups.filter(|(_, plan)| plan.warm.connections_max > 0) {
+    let generation = core.generation();
+    let groups = generation.groups().iter();
+    for group in groups.filter(|it| it.plan.warm.connections_max > 0) {
         for _ in 0..WARMING_AT_ONCE {
-            let core = Rc::clone(core);
+            let (core, group) = (Rc::clone(core), Rc::clone(group));
             monoio::spawn(async move {
                 let means = WarmMeans {
                     buffers: &core.tools.buffers,
                     handshakes: &core.handshakes,
-                    keep_secrets: core.keeps_secrets(core.group(group).plan.carriage),
+                    keep_secrets: core.keeps_secrets(group.plan.carriage),
                 };
                 let is_wanted = || core.watch.state() == RunState::Running;
-                core.group(group).keep_warm(means, is_wanted).await;
+                group.keep_warm(means, is_wanted).await;
             });
         }
     }
@@ -240,6 +239,7 @@ async fn read_letters(core: &Rc<Core>, inbox: &Inbox) -> io::Result<()> {
 }
 
 fn follow(core: &Rc<Core>, letter: Letter) {
+    let generation = core.generation();
     match letter {
         Letter::Advance(state) => core.watch.advance(state),
         Letter::Server {
@@ -247,26 +247,28 @@ fn follow(core: &Rc<Core>, letter: Letter) {
             server,
             address,
             state,
-        } => core.group(group).told(server, &address, state),
+        } => generation.group(group).told(server, &address, state),
         Letter::Resolved {
             group,
             server,
             found,
-        } => match core.group(group).resolved(server, &found, Instant::now()) {
-            Ok(true) => {
-                monoio::spawn(part(Rc::clone(core), group));
+        } => {
+            let group = generation.group(group);
+            match group.resolved(server, &found, Instant::now()) {
+                Ok(true) => {
+                    monoio::spawn(part(Rc::clone(core), Rc::clone(group)));
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::error!(core = %core.id, %error, "new addresses are not used");
+                }
             }
-            Ok(false) => {}
-            Err(error) => {
-                tracing::error!(core = %core.id, %error, "new addresses are not used");
-            }
-        },
+        }
     }
 }
 
 /// Ends what is left of the connections to addresses that leave the DNS now.
-async fn part(core: Rc<Core>, group: GroupId) {
-    let group = core.group(group);
+async fn part(core: Rc<Core>, group: Rc<Group>) {
     let drain = group.plan.resolve_drain.unwrap_or_default();
     // Not asked of the clock again: a timer that fires early would miss them.
     let until = Instant::now() + drain;
@@ -354,7 +356,7 @@ mod tests {
         let log = directory.path().join("access.log");
         let echo = Peer::plain().echo();
         let plan = plan(echo.address(), &log);
-        let sink = SinkHandle::spawn(Arc::clone(&plan)).unwrap();
+        let sink = SinkHandle::spawn(&plan.log).unwrap();
         let (listen, addresses) = bound(&plan);
         let (postbox, mailbox) = mailbox().unwrap();
         let (shared, sender) = (defective(&plan), sink.sender());

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 pub use sender::RecordSender;
 
-use crate::config::Plan;
+use crate::config::{LogFormat, LogPlan};
 use output::Output;
 use sender::{Lane, lane};
 use writer::Writer;
@@ -75,13 +75,13 @@ struct WriterThread {
 }
 
 impl SinkHandle {
-    /// Opens the access log of the plan and starts its writer.
-    pub fn spawn(plan: Arc<Plan>) -> Result<Self, SinkError> {
-        let queue_max = plan.log.queue_max;
+    /// Opens the access log and starts its writer.
+    pub fn spawn(plan: &LogPlan) -> Result<Self, SinkError> {
+        let queue_max = plan.queue_max;
         let counters = Arc::new(Counters::default());
-        let thread = match Output::open(&plan.log.access)? {
+        let thread = match Output::open(&plan.access)? {
             None => None,
-            Some(output) => Some(WriterThread::spawn(plan, output, counters.clone())?),
+            Some(output) => Some(WriterThread::spawn(plan.format, output, counters.clone())?),
         };
         Ok(Self {
             queue_max,
@@ -140,11 +140,15 @@ impl Drop for SinkHandle {
 }
 
 impl WriterThread {
-    fn spawn(plan: Arc<Plan>, output: Output, counters: Arc<Counters>) -> Result<Self, SinkError> {
+    fn spawn(
+        format: LogFormat,
+        output: Output,
+        counters: Arc<Counters>,
+    ) -> Result<Self, SinkError> {
         let (commands, orders) = mpsc::channel();
         let (running, ended) = mpsc::channel();
         let asleep = Arc::new(AtomicBool::new(false));
-        let writer = Writer::new(plan, output, counters, orders, asleep.clone());
+        let writer = Writer::new(format, output, counters, orders, asleep.clone());
         let thread = thread::Builder::new()
             .name("ringway-log".into())
             .spawn(move || {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::output::{BATCH_BYTES, Batch, Output};
 use super::sender::Lane;
 use super::{Command, Counters, GATHER};
-use crate::config::Plan;
+use crate::config::LogFormat;
 use crate::observe::format::write_line;
 
 /// Drops are reported at most this often.
@@ -18,7 +18,7 @@ const LANE_TURN: usize = 64;
 
 /// What the thread `ringway-log` runs.
 pub(super) struct Writer {
-    plan: Arc<Plan>,
+    format: LogFormat,
     output: Output,
     counters: Arc<Counters>,
     orders: Receiver<Command>,
@@ -38,14 +38,14 @@ struct Drops {
 
 impl Writer {
     pub(super) fn new(
-        plan: Arc<Plan>,
+        format: LogFormat,
         output: Output,
         counters: Arc<Counters>,
         orders: Receiver<Command>,
         asleep: Arc<AtomicBool>,
     ) -> Self {
         Self {
-            plan,
+            format,
             output,
             counters,
             orders,
@@ -108,8 +108,7 @@ impl Writer {
             before_round = gathered;
             for lane in &mut self.lanes {
                 for record in std::iter::from_fn(|| lane.next()).take(LANE_TURN) {
-                    self.batch
-                        .push(|out| write_line(self.plan.log.format, &self.plan, &record, out));
+                    self.batch.push(|out| write_line(self.format, &record, out));
                     gathered += 1;
                 }
             }

@@ -1,0 +1,67 @@
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use rustls::ServerConfig;
+
+use super::access::Access;
+use crate::config::Plan;
+use crate::observe::CorePlan;
+use crate::tls::ServerTls;
+use crate::types::{GroupId, ListenerId};
+use crate::upstream::Group;
+
+/// What one core serves by one plan. A connection keeps the one that it began with.
+pub struct Generation {
+    /// For the records of its connections.
+    pub(super) handle: Arc<CorePlan>,
+    listeners: Vec<ListenerState>,
+    groups: Vec<Rc<Group>>,
+}
+
+/// One listener as one core serves it.
+pub struct ListenerState {
+    pub tls: Option<ListenerTls>,
+    /// Connections of this listener on all cores: the one count that cores share, touched twice a
+    /// connection (docs/decisions/0007-shared-counts.md).
+    pub connections: Arc<AtomicUsize>,
+    /// Shared by all cores as well. `None`: every client is served.
+    pub access: Option<Arc<Access>>,
+}
+
+pub struct ListenerTls {
+    pub shared: Arc<ServerTls>,
+    pub config: Arc<ServerConfig>,
+}
+
+impl Generation {
+    /// `listeners` and `groups` in the order of the plan.
+    #[must_use]
+    pub fn new(plan: Arc<Plan>, listeners: Vec<ListenerState>, groups: Vec<Rc<Group>>) -> Self {
+        Self {
+            handle: Arc::new(CorePlan::new(plan)),
+            listeners,
+            groups,
+        }
+    }
+
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        self.handle.plan()
+    }
+
+    #[must_use]
+    pub fn listener(&self, id: ListenerId) -> &ListenerState {
+        &self.listeners[usize::from(id.0)]
+    }
+
+    #[must_use]
+    pub fn group(&self, id: GroupId) -> &Rc<Group> {
+        &self.groups[usize::from(id.0)]
+    }
+
+    #[must_use]
+    pub fn groups(&self) -> &[Rc<Group>] {
+        &self.groups
+    }
+}
