@@ -2,15 +2,17 @@
 
 mod checks;
 mod limits;
+mod log;
 mod names;
 mod proxied;
 mod servers;
 
 use std::time::Duration;
 
-use super::plan::{CipherSuite, Group, LogFormat, PathChoice, Steering, TlsVersions, VerifyClient};
+use super::plan::{CipherSuite, Group, PathChoice, Steering, TlsVersions, VerifyClient};
 
 pub(super) use checks::*;
+pub(super) use log::*;
 pub(super) use names::*;
 pub(super) use servers::*;
 
@@ -113,27 +115,6 @@ pub(super) const PIPES: Setting<usize> = Setting {
     min: 0,
     max: 65_536,
     why: "four cores stay within the 1,024 full-size pipes Linux grants a user",
-};
-
-// [log]
-
-pub(super) const ACCESS_WHY: &str = "a service manager collects stderr; nothing to set up";
-
-/// Field names survive new fields, and every log collector reads it.
-pub(super) const FORMAT: Choice<LogFormat> = Choice {
-    key: "format",
-    words: &[("json", LogFormat::Json), ("logfmt", LogFormat::Logfmt)],
-    why: "every log collector reads it",
-};
-
-/// One second of a stalled disk at 8,000 connections a second and core; then records are dropped
-/// and counted rather than let memory grow.
-pub(super) const QUEUE: Setting<usize> = Setting {
-    key: "queue",
-    default: 8192,
-    min: 1,
-    max: 1_048_576,
-    why: "the disk may stall a second at 8,000 connections per second and core",
 };
 
 // [[listener]]
@@ -409,6 +390,18 @@ pub(super) const SESSION_TICKETS: Setting<usize> = Setting {
     min: 0,
     max: 8,
     why: "each connection leaves the ticket for the next; a second costs 6 us unused",
+};
+
+// Both legs
+
+pub(super) const KEY_LOG: Optional = Optional {
+    key: "key_log",
+    why: "TLS secrets are written nowhere; SSLKEYLOGFILE in the environment changes nothing",
+};
+
+pub(super) const KEY_LOG_SOURCES: Optional = Optional {
+    key: "key_log_sources",
+    why: "nobody's secrets are written",
 };
 
 // [upstream.X]

@@ -45,6 +45,10 @@ pub(super) struct RuntimeFile {
 pub(super) struct LogFile {
     pub(super) access: Text,
     pub(super) format: Text,
+    pub(super) fields: Texts,
+    pub(super) sample: Whole,
+    pub(super) facility: Text,
+    pub(super) tag: Text,
     pub(super) queue: Whole,
     pub(super) refused: Whole,
 }
@@ -124,6 +128,8 @@ pub(super) struct DownstreamTlsFile {
     pub(super) session_ticket_keys: Texts,
     pub(super) session_cache: Whole,
     pub(super) session_tickets: Whole,
+    pub(super) key_log: Text,
+    pub(super) key_log_sources: Texts,
 }
 
 #[derive(Debug, Deserialize)]
@@ -206,6 +212,8 @@ pub(super) struct UpstreamTlsFile {
     pub(super) groups: Texts,
     pub(super) alpn: Texts,
     pub(super) session_reuse: Flag,
+    pub(super) key_log: Text,
+    pub(super) key_log_sources: Texts,
 }
 
 pub(super) type RateTable = Option<Spanned<Table<RateFile>>>;

@@ -46,6 +46,10 @@ pub(super) const TABLES: &[Table] = &[
         keys: &[
             key("access", "\"stderr\""),
             key("format", "\"json\""),
+            key("fields", "[\"time\", \"client\", \"end\"]"),
+            key("sample", "100"),
+            key("facility", "\"local0\""),
+            key("tag", "\"ringway\""),
             key("queue", "8192"),
             key("refused", "100"),
         ],
@@ -133,6 +137,8 @@ pub(super) const TABLES: &[Table] = &[
             key("session_ticket_keys", "[\"/etc/ringway/ticket.key\"]"),
             key("session_cache", "4096"),
             key("session_tickets", "1"),
+            key("key_log", "\"/root/ringway-keys.log\""),
+            key("key_log_sources", "[\"10.0.0.7\"]"),
         ],
     },
     Table {
@@ -212,6 +218,8 @@ pub(super) const TABLES: &[Table] = &[
             key("groups", "[\"X25519\", \"P-256\"]"),
             key("alpn", "[\"h2\", \"http/1.1\"]"),
             key("session_reuse", "true"),
+            key("key_log", "\"/root/ringway-keys.log\""),
+            key("key_log_sources", "[\"10.0.0.7\"]"),
         ],
     },
     Table {

@@ -3,6 +3,7 @@
 //! A [`Plan`] is immutable. It is made once from a file (or by `demo`) and shared by all cores.
 
 mod check;
+mod log;
 mod tls;
 
 use std::net::SocketAddr;
@@ -16,9 +17,10 @@ use super::access::{AccessPlan, LocalAddress, Pace};
 use crate::types::{GroupId, ListenerId};
 
 pub use check::{CheckKind, CheckPlan};
+pub use log::{AccessLog, Facility, LogFormat, LogPlan, Piece, SyslogPlan};
 pub use tls::{
-    CertificatePlan, CipherSuite, DownstreamTls, Group, IdentityPattern, Resumption, TlsPolicy,
-    TlsVersions, Trust, UpstreamAlpn, UpstreamTls, VerifyClient,
+    CertificatePlan, CipherSuite, DownstreamTls, Group, IdentityPattern, KeyLogPlan, Resumption,
+    TlsPolicy, TlsVersions, Trust, UpstreamAlpn, UpstreamTls, VerifyClient,
 };
 
 /// A complete, checked configuration.
@@ -80,29 +82,6 @@ pub enum Workers {
     Count(usize),
     /// One on each of these CPUs.
     Cpus(Vec<usize>),
-}
-
-#[derive(Debug, Clone)]
-pub struct LogPlan {
-    pub access: AccessLog,
-    pub format: LogFormat,
-    /// Records that may wait for the writer, per core; more are dropped and counted.
-    pub queue_max: usize,
-    /// Lines a second, for each core, listener and reason, about connections that were refused.
-    pub refused_max: u32,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AccessLog {
-    Off,
-    Stderr,
-    File(PathBuf),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    Json,
-    Logfmt,
 }
 
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! What the process says of itself when it starts.
 
 use super::sockets::Sockets;
-use crate::config::{Carriage, PathChoice, Plan};
+use crate::config::{Carriage, KeyLogPlan, PathChoice, Plan};
 use crate::sys::{Nofile, Probe, ktls_words};
 use crate::worker::Driver;
 
@@ -30,9 +30,23 @@ fn asking_for_ktls(plan: &Plan) -> impl Iterator<Item = String> {
     listeners.chain(upstreams)
 }
 
+/// Tables whose clients' secrets are written to a file.
+fn logging_keys(plan: &Plan) -> impl Iterator<Item = (String, &KeyLogPlan)> {
+    let listeners = plan.listeners.iter().filter_map(|listener| {
+        let key_log = listener.tls.as_ref()?.key_log.as_ref()?;
+        Some((format!("listener {}", listener.name), key_log))
+    });
+    let upstreams = plan.upstreams.iter().filter_map(|upstream| {
+        let key_log = upstream.tls.as_ref()?.key_log.as_ref()?;
+        Some((format!("upstream {}", upstream.name), key_log))
+    });
+    listeners.chain(upstreams)
+}
+
 impl Banner<'_> {
     pub(super) fn say(&self) {
         self.say_machine();
+        self.say_key_logs();
         self.say_limits();
         for (listener, address) in self.sockets.addresses() {
             let name = &self.plan.listener(listener).name;
@@ -69,6 +83,19 @@ impl Banner<'_> {
                      kernel has none"
                 );
             }
+        }
+    }
+
+    fn say_key_logs(&self) {
+        for (table, KeyLogPlan { file, sources }) in logging_keys(self.plan) {
+            let sources: Vec<String> = sources.iter().map(ToString::to_string).collect();
+            tracing::warn!(
+                "WRITING TLS SECRETS of {table} for clients from {} to {}: whoever reads that file \
+                 can read what they send and receive. Take key_log out when you have seen what \
+                 you need",
+                sources.join(", "),
+                file.value.display()
+            );
         }
     }
 

@@ -1,4 +1,5 @@
-//! How one line is put on paper: JSON or logfmt, in bytes that are safe on a terminal.
+//! How a record's values are put on paper: bytes that are safe on a terminal, and that cannot be
+//! taken for anything but a value.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -6,121 +7,173 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::ser::Formatter;
 
-/// Takes a line's fields in order. A line starts with `open` and ends with `close`.
-pub(super) trait Line {
-    fn open(&mut self);
-    fn text(&mut self, name: &'static str, value: &str);
-    fn number(&mut self, name: &'static str, value: u64);
-    fn flag(&mut self, name: &'static str, value: bool);
-    fn millis(&mut self, name: &'static str, value: Duration);
-    fn list(&mut self, name: &'static str, values: &[String]);
-    fn close(&mut self);
+use crate::config::Piece;
+use crate::types::{LogField, log_fields};
+
+/// How texts are written. Numbers look the same in all.
+#[derive(Debug)]
+pub(super) enum Encoding {
+    Json,
+    Logfmt,
+    Template(Escapes),
+    /// As they are, for a protocol that says how long each is.
+    Raw,
 }
 
-pub(super) struct Json<'a> {
-    pub(super) out: &'a mut Vec<u8>,
+/// The wanted values of one record, each as it will stand in the line.
+#[derive(Debug)]
+pub(super) struct Values {
+    encoding: Encoding,
+    wanted: [bool; LogField::COUNT],
+    bytes: Vec<u8>,
+    /// Where each field's value stands in `bytes`; an empty range: it has none.
+    spans: [(usize, usize); LogField::COUNT],
+    /// Fields come in the order of `log_fields::ALL`: the next one is at this place or behind.
+    next: usize,
 }
 
-impl Json<'_> {
-    fn name(&mut self, name: &'static str) {
-        if self.out.last() != Some(&b'{') {
-            self.out.push(b',');
+impl Values {
+    pub(super) fn new(encoding: Encoding, fields: impl IntoIterator<Item = LogField>) -> Self {
+        let mut wanted = [false; LogField::COUNT];
+        for field in fields {
+            wanted[field.place()] = true;
         }
-        self.out.push(b'"');
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b"\":");
-    }
-}
-
-impl Line for Json<'_> {
-    fn open(&mut self) {
-        self.out.push(b'{');
-    }
-
-    fn text(&mut self, name: &'static str, value: &str) {
-        self.name(name);
-        quote(self.out, value);
-    }
-
-    fn number(&mut self, name: &'static str, value: u64) {
-        self.name(name);
-        print(self.out, format_args!("{value}"));
-    }
-
-    fn flag(&mut self, name: &'static str, value: bool) {
-        self.name(name);
-        print(self.out, format_args!("{value}"));
-    }
-
-    fn millis(&mut self, name: &'static str, value: Duration) {
-        self.name(name);
-        print_millis(self.out, value);
-    }
-
-    fn list(&mut self, name: &'static str, values: &[String]) {
-        self.name(name);
-        quote(self.out, values);
-    }
-
-    fn close(&mut self) {
-        self.out.extend_from_slice(b"}\n");
-    }
-}
-
-pub(super) struct Logfmt<'a> {
-    pub(super) out: &'a mut Vec<u8>,
-}
-
-impl Logfmt<'_> {
-    fn name(&mut self, name: &'static str) {
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.push(b'=');
-    }
-
-    fn end_field(&mut self) {
-        self.out.push(b' ');
-    }
-}
-
-impl Line for Logfmt<'_> {
-    fn open(&mut self) {}
-
-    fn text(&mut self, name: &'static str, value: &str) {
-        self.name(name);
-        if is_bare(value) {
-            self.out.extend_from_slice(value.as_bytes());
-        } else {
-            quote(self.out, value);
+        Self {
+            encoding,
+            wanted,
+            bytes: Vec::new(),
+            spans: [(0, 0); LogField::COUNT],
+            next: 0,
         }
-        self.end_field();
     }
 
-    fn number(&mut self, name: &'static str, value: u64) {
-        self.name(name);
-        print(self.out, format_args!("{value} "));
+    /// Makes room for the next record.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.spans.fill((0, 0));
+        self.next = 0;
     }
 
-    fn flag(&mut self, name: &'static str, value: bool) {
-        self.name(name);
-        print(self.out, format_args!("{value} "));
+    /// Empty: the record has no value for it.
+    pub(super) fn of(&self, field: LogField) -> &[u8] {
+        let (begin, end) = self.spans[field.place()];
+        &self.bytes[begin..end]
     }
 
-    fn millis(&mut self, name: &'static str, value: Duration) {
-        self.name(name);
-        print_millis(self.out, value);
-        self.end_field();
+    /// Names from peers, words for humans: anything.
+    pub(super) fn text(&mut self, name: &'static str, value: &str) {
+        self.put(name, |encoding, place, out| match encoding {
+            Encoding::Json => quote(out, value),
+            Encoding::Logfmt if is_bare(value) => out.extend_from_slice(value.as_bytes()),
+            Encoding::Logfmt => quote(out, value),
+            Encoding::Template(escapes) => escapes.write(place, value, out),
+            Encoding::Raw => out.extend_from_slice(value.as_bytes()),
+        });
     }
 
-    /// logfmt has no lists: one text, its parts divided by "; ".
-    fn list(&mut self, name: &'static str, values: &[String]) {
-        self.text(name, &values.join("; "));
+    /// What no peer can choose: our own words, checked names, addresses.
+    pub(super) fn word(&mut self, name: &'static str, value: &str) {
+        self.put(name, |encoding, _, out| match encoding {
+            Encoding::Json => quote(out, value),
+            _ => out.extend_from_slice(value.as_bytes()),
+        });
     }
 
-    fn close(&mut self) {
-        if self.out.last() == Some(&b' ') {
-            self.out.pop();
+    pub(super) fn number(&mut self, name: &'static str, value: u64) {
+        self.put(name, |_, _, out| print(out, format_args!("{value}")));
+    }
+
+    pub(super) fn flag(&mut self, name: &'static str, value: bool) {
+        self.put(name, |_, _, out| print(out, format_args!("{value}")));
+    }
+
+    pub(super) fn millis(&mut self, name: &'static str, value: Duration) {
+        let micros = value.as_micros();
+        let (whole, rest) = (micros / 1000, micros % 1000);
+        self.put(name, |_, _, out| {
+            print(out, format_args!("{whole}.{rest:03}"));
+        });
+    }
+
+    /// Only JSON has lists: elsewhere it is one text, its parts divided by "; ".
+    pub(super) fn list(&mut self, name: &'static str, values: &[String]) {
+        match self.encoding {
+            Encoding::Json => self.put(name, |_, _, out| quote(out, values)),
+            _ => self.text(name, &values.join("; ")),
         }
-        self.out.push(b'\n');
+    }
+
+    fn put(&mut self, name: &'static str, write: impl FnOnce(&Encoding, usize, &mut Vec<u8>)) {
+        let rest = log_fields::ALL.iter().skip(self.next);
+        let Some(ahead) = rest.into_iter().position(|known| *known == name) else {
+            debug_assert!(false, "{name} comes out of order");
+            return;
+        };
+        let place = self.next + ahead;
+        self.next = place + 1;
+        if self.wanted[place] {
+            let begin = self.bytes.len();
+            write(&self.encoding, place, &mut self.bytes);
+            self.spans[place] = (begin, self.bytes.len());
+        }
+    }
+}
+
+/// What a value in a template must not hold.
+#[derive(Debug)]
+pub(super) struct Escapes {
+    /// The marks that follow fields: a value that held one would seem to end there.
+    marks: Vec<u8>,
+    /// Fields that stand between quotation marks in all their places.
+    quoted: [bool; LogField::COUNT],
+}
+
+impl Escapes {
+    pub(super) fn of(template: &[Piece]) -> Self {
+        let mut quoted = [true; LogField::COUNT];
+        for piece in template {
+            if let Piece::Field {
+                field,
+                quoted: false,
+            } = piece
+            {
+                quoted[field.place()] = false;
+            }
+        }
+        let behind = template.windows(2).filter_map(|pair| match pair {
+            [Piece::Field { .. }, Piece::Text(text)] => text.bytes().next(),
+            _ => None,
+        });
+        Self {
+            marks: behind.filter(u8::is_ascii_punctuation).collect(),
+            quoted,
+        }
+    }
+
+    /// "-" means that there is no value, so a value of that text is escaped, too.
+    fn write(&self, place: usize, value: &str, out: &mut Vec<u8>) {
+        match value {
+            "" => out.push(b'-'),
+            "-" => out.extend_from_slice(b"\\x2D"),
+            _ => {
+                let quoted = self.quoted[place];
+                for byte in value.bytes() {
+                    if self.is_plain(byte, quoted) {
+                        out.push(byte);
+                    } else {
+                        print(out, format_args!("\\x{byte:02X}"));
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_plain(&self, byte: u8, quoted: bool) -> bool {
+        match byte {
+            b'"' | b'\\' => false,
+            b' ' => quoted,
+            _ => byte.is_ascii_graphic() && (quoted || !self.marks.contains(&byte)),
+        }
     }
 }
 
@@ -135,11 +188,6 @@ fn is_bare(value: &str) -> bool {
 fn print(out: &mut Vec<u8>, value: std::fmt::Arguments<'_>) {
     // A Vec takes every write.
     let _ = out.write_fmt(value);
-}
-
-fn print_millis(out: &mut Vec<u8>, value: Duration) {
-    let micros = value.as_micros();
-    print(out, format_args!("{}.{:03}", micros / 1000, micros % 1000));
 }
 
 fn quote<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {

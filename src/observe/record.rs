@@ -71,6 +71,8 @@ pub struct Record {
     pub end: Option<End>,
     /// Of a connection that was refused: how many more the line stands for.
     pub left_out: u64,
+    /// Of a connection that ended cleanly: it was chosen among so many for a line of its own.
+    pub sampled: u32,
 }
 
 impl Record {
@@ -108,6 +110,7 @@ impl Record {
             fallback_down: None,
             end: None,
             left_out: 0,
+            sampled: 1,
         }
     }
 

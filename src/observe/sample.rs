@@ -4,14 +4,17 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::config::{
-    AccessLog, AccessPlan, Balance, BindAddress, Carriage, HealthPlan, ListenerPlan, LocalAddress,
-    Located, LogFormat, LogPlan, Pace, PathChoice, Place, Plan, ResolvePlan, RuntimePlan,
-    ServerAddress, ServerPlan, SocketOptions, Steering, Target, UpstreamPlan, WarmPlan, Workers,
+    AccessLog, AccessPlan, Balance, BindAddress, Carriage, Facility, HealthPlan, ListenerPlan,
+    LocalAddress, Located, LogFormat, LogPlan, Pace, PathChoice, Place, Plan, ResolvePlan,
+    RuntimePlan, ServerAddress, ServerPlan, SocketOptions, Steering, SyslogPlan, Target,
+    UpstreamPlan, WarmPlan, Workers,
 };
 use crate::observe::{
     Address, CorePlan, Fallback, LegTls, Proxied, Record, RelayPath, Times, UpstreamSeen,
 };
-use crate::types::{Alert, Cause, CoreId, End, GroupId, ListenerId, Phase, ServerId, Side};
+use crate::types::{
+    Alert, Cause, CoreId, End, GroupId, ListenerId, LogField, Phase, ServerId, Side,
+};
 
 pub(crate) fn plan(access: AccessLog, queue_max: usize) -> Arc<Plan> {
     Arc::new(Plan {
@@ -26,6 +29,12 @@ pub(crate) fn plan(access: AccessLog, queue_max: usize) -> Arc<Plan> {
         log: LogPlan {
             access,
             format: LogFormat::Json,
+            fields: LogField::all().collect(),
+            sample: 1,
+            syslog: SyslogPlan {
+                facility: Facility(3),
+                tag: "ringway".into(),
+            },
             queue_max,
             refused_max: 1,
         },
@@ -190,6 +199,7 @@ pub(crate) fn full_record() -> Record {
                 .with_detail("Connection reset by peer"),
         ),
         left_out: 7,
+        sampled: 100,
         ..bare_record()
     }
 }

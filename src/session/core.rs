@@ -52,7 +52,7 @@ impl Core {
         let pipes = Pipes::new(plan.runtime.pipes_max);
         let handshakes = HandshakesInFlight::new(plan.runtime.handshakes_max);
         let accept_batch = plan.runtime.accept_batch;
-        let journal = Journal::new(log, plan.log.refused_max);
+        let journal = Journal::new(log, &plan.log);
         Self {
             id,
             tools: Tools {

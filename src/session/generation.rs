@@ -1,3 +1,4 @@
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -31,7 +32,28 @@ pub struct ListenerState {
 
 pub struct ListenerTls {
     pub shared: Arc<ServerTls>,
-    pub config: Arc<ServerConfig>,
+    config: Arc<ServerConfig>,
+    /// For clients whose secrets are logged.
+    logged: Option<Arc<ServerConfig>>,
+}
+
+impl ListenerTls {
+    /// Call it on the core's thread, once.
+    #[must_use]
+    pub fn new(shared: Arc<ServerTls>) -> Self {
+        let config = shared.for_core();
+        Self {
+            logged: shared.with_key_log(&config),
+            config,
+            shared,
+        }
+    }
+
+    pub(super) fn config_for(&self, client: Option<IpAddr>) -> Arc<ServerConfig> {
+        let logged = self.logged.as_ref();
+        let chosen = logged.filter(|_| self.shared.logs_keys_of(client));
+        Arc::clone(chosen.unwrap_or(&self.config))
+    }
 }
 
 impl Generation {

@@ -290,7 +290,8 @@ async fn handshake(
     let begun = std::time::Instant::now();
     let access = story.listening().access.as_ref();
     let gate = access.and_then(|access| access.gate(story.client_address()));
-    let engine = ServerEngine::new(tls.config.clone()).map_err(|error| internal(&error))?;
+    let config = tls.config_for(story.client_address());
+    let engine = ServerEngine::new(config).map_err(|error| internal(&error))?;
     let mut engine = engine.behind(gate);
     let mut shake = Handshake::new(&mut engine, &socket, &core.tools.buffers, &mut inbound);
     let shaken = limit(seat, plan.handshake_timeout, shake.run()).await;

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::config::LogPlan;
 use crate::observe::{Record, RecordSender};
 use crate::types::{Cause, End, ListenerId, Phase};
 
@@ -14,6 +15,8 @@ pub(super) struct Journal {
     sender: RecordSender,
     /// Lines a window about each kind of refusal.
     refused_max: u32,
+    /// Of so many clean ends one has a line.
+    sample: u32,
     /// One for each listener and reason: a handful.
     kinds: Vec<Kind>,
 }
@@ -31,22 +34,29 @@ struct Kind {
 }
 
 impl Journal {
-    pub(super) fn new(sender: RecordSender, refused_max: u32) -> Self {
+    pub(super) fn new(sender: RecordSender, plan: &LogPlan) -> Self {
         Self {
             sender,
-            refused_max,
+            refused_max: plan.refused_max,
+            sample: plan.sample,
             kinds: Vec::new(),
         }
     }
 
-    /// Writes a finished record, or keeps it with others of its kind.
-    pub(super) fn write(&mut self, record: Box<Record>, now: Instant) {
-        match record.end.as_ref().filter(|end| is_refusal(end)) {
-            None => self.sender.send(record),
-            Some(end) => {
+    /// Writes a finished record, keeps it with others of its kind, or leaves it out of the sample.
+    pub(super) fn write(&mut self, mut record: Box<Record>, now: Instant) {
+        match &record.end {
+            Some(end) if is_refusal(end) => {
                 let place = self.kind(record.listener, end, now);
                 self.refuse(place, record, now);
             }
+            Some(end) if end.cause == Cause::Finished => {
+                record.sampled = self.sample;
+                if is_chosen(record.id, self.sample) {
+                    self.sender.send(record);
+                }
+            }
+            _ => self.sender.send(record),
         }
     }
 
@@ -124,6 +134,17 @@ fn is_refusal(end: &End) -> bool {
     ours && early
 }
 
+/// One id of `sample`, spread evenly: clients that come in turns are all met. The same ids on each
+/// run, so that whoever knows an id knows whether it has a line.
+fn is_chosen(id: u64, sample: u32) -> bool {
+    // The finalizer of SplitMix64 (Steele, Lea, Flood 2014): every bit of the id decides.
+    let mut mixed = id;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^= mixed >> 31;
+    mixed.is_multiple_of(u64::from(sample.max(1)))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
@@ -147,19 +168,28 @@ mod tests {
 
     /// The lines that a journal has written, each with its reason and what it stands for.
     fn written(run: impl FnOnce(&mut Journal)) -> Vec<(String, u64)> {
+        let line = |line: Value| {
+            let detail = line["detail"].as_str().unwrap_or_default().to_owned();
+            (detail, 1 + line["left_out"].as_u64().unwrap_or(0))
+        };
+        lines(1, run).into_iter().map(line).collect()
+    }
+
+    fn lines(sample: u32, run: impl FnOnce(&mut Journal)) -> Vec<Value> {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("access.log");
-        let sink = SinkHandle::spawn(&plan(AccessLog::File(file.clone()), 1000).log).unwrap();
-        let mut journal = Journal::new(sink.sender(), 2);
+        let log = LogPlan {
+            refused_max: 2,
+            sample,
+            ..plan(AccessLog::File(file.clone()), 10_000).log.clone()
+        };
+        let sink = SinkHandle::spawn(&log).unwrap();
+        let mut journal = Journal::new(sink.sender(), &log);
         run(&mut journal);
         drop(journal);
         sink.close();
         let text = std::fs::read_to_string(file).unwrap();
-        let line = |line: &str| {
-            let line: Value = serde_json::from_str(line).unwrap();
-            let detail = line["detail"].as_str().unwrap_or_default().to_owned();
-            (detail, 1 + line["left_out"].as_u64().unwrap_or(0))
-        };
+        let line = |line| serde_json::from_str(line).unwrap();
         text.lines().map(line).collect()
     }
 
@@ -215,6 +245,51 @@ mod tests {
         assert_eq!(of("a"), [1, 1, 2]);
         assert_eq!(of("b"), [1, 1, 2]);
         assert_eq!(of(""), [1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn of_clean_ends_one_in_so_many_has_a_line_and_every_failure_has_one() {
+        let lines = lines(10, |journal| {
+            for n in 0..5000 {
+                let cause = if n % 100 == 0 {
+                    Cause::Reset
+                } else {
+                    Cause::Finished
+                };
+                let mut record = record(End::new(cause, Phase::Relay, None));
+                record.id = (1 << 48) + n;
+                journal.write(record, Instant::now());
+            }
+        });
+        let (clean, failed): (Vec<_>, Vec<_>) =
+            lines.iter().partition(|line| line["end"] == "finished");
+        assert_eq!(failed.len(), 50);
+        assert!(failed.iter().all(|line| line.get("sampled").is_none()));
+        let restored: u64 = clean
+            .iter()
+            .map(|line| line["sampled"].as_u64().unwrap())
+            .sum();
+        assert!((4_300..5_600).contains(&restored), "{restored} of 4950");
+    }
+
+    #[test]
+    fn clients_that_come_in_turns_are_all_in_the_sample() {
+        for turns in [2, 5, 10, 100] {
+            for client in 0..turns {
+                let ids = (client..20_000).step_by(turns);
+                let chosen = ids.filter(|id| is_chosen(*id as u64, 10)).count();
+                let expected = 2_000 / turns;
+                assert!(
+                    (expected / 4..expected * 3).contains(&chosen),
+                    "{chosen} for client {client} of {turns}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_sample_every_connection_has_a_line() {
+        assert!((0..1000).all(|id| is_chosen(id, 1)));
     }
 
     #[test]

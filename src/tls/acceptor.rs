@@ -1,3 +1,4 @@
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -11,6 +12,7 @@ use webpki::KeyUsage;
 use super::bound::PeerBound;
 use super::gate;
 use super::identity::PeerSeen;
+use super::key_log::KeyTap;
 use super::material::{self, MaterialError, RevocationList};
 use super::policy;
 use super::resolver::CertificateResolver;
@@ -28,6 +30,7 @@ pub struct ServerTls {
     allow: Vec<IdentityPattern>,
     /// `None`: no session IDs.
     cache: Option<CacheRules>,
+    key_log: Option<KeyTap>,
     clock: Clock,
 }
 
@@ -46,9 +49,14 @@ impl ServerTls {
     /// # Errors
     /// A file cannot be used; the error says which, why, and what to do.
     pub fn new(plan: &DownstreamTls, keys: &Arc<KeyRing>) -> Result<Self, MaterialError> {
-        Self::with_clock(plan, keys, unix_now)
+        let key_log = plan.key_log.as_ref().map(KeyTap::open).transpose()?;
+        Ok(Self {
+            key_log,
+            ..Self::with_clock(plan, keys, unix_now)?
+        })
     }
 
+    /// Without the key log.
     pub(super) fn with_clock(
         plan: &DownstreamTls,
         keys: &Arc<KeyRing>,
@@ -73,6 +81,7 @@ impl ServerTls {
             certificates,
             allow: patterns(plan),
             cache: None,
+            key_log: None,
             clock,
         };
         if plan.resumption.enabled {
@@ -111,6 +120,24 @@ impl ServerTls {
             ));
         }
         Arc::new(config)
+    }
+
+    /// A core's configuration for clients whose secrets are logged, if there may be any. Sessions are
+    /// those of `config`.
+    #[must_use]
+    pub fn with_key_log(&self, config: &ServerConfig) -> Option<Arc<ServerConfig>> {
+        self.key_log.as_ref().map(|tap| {
+            let mut config = config.clone();
+            config.key_log = Arc::clone(&tap.log);
+            Arc::new(config)
+        })
+    }
+
+    /// Whether the secrets of this client's connections are logged.
+    #[must_use]
+    pub fn logs_keys_of(&self, client: Option<IpAddr>) -> bool {
+        let tap = self.key_log.as_ref();
+        tap.is_some_and(|tap| tap.plan().covers(client))
     }
 
     /// The client of a finished handshake, full or resumed: `certificates` are the connection's

@@ -1,14 +1,16 @@
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use rustls::ClientConfig;
 use rustls::client::Resumption;
-use rustls::pki_types::{CertificateDer, IpAddr, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::SingleCertAndKey;
 use webpki::KeyUsage;
 
 use super::acceptor::RustlsTime;
 use super::bound::PeerBound;
 use super::identity::PeerSeen;
+use super::key_log::KeyTap;
 use super::material::{self, MaterialError};
 use super::policy;
 use super::sessions::ClientSessions;
@@ -28,6 +30,7 @@ pub struct ClientTls {
     verify: bool,
     alpn: UpstreamAlpn,
     session_reuse: bool,
+    key_log: Option<KeyTap>,
     clock: Clock,
 }
 
@@ -35,6 +38,8 @@ pub struct ClientTls {
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     pub config: Arc<ClientConfig>,
+    /// The same, with the same sessions, for clients whose secrets are logged.
+    pub logged: Option<Arc<ClientConfig>>,
     /// For SNI and for the check of the certificate's names.
     pub name: ServerName<'static>,
 }
@@ -54,9 +59,14 @@ impl ClientTls {
     /// # Errors
     /// A file cannot be used; the error says which, why, and what to do.
     pub fn new(plan: &UpstreamTls) -> Result<Self, MaterialError> {
-        Self::with_clock(plan, unix_now)
+        let key_log = plan.key_log.as_ref().map(KeyTap::open).transpose()?;
+        Ok(Self {
+            key_log,
+            ..Self::with_clock(plan, unix_now)?
+        })
     }
 
+    /// Without the key log.
     pub(super) fn with_clock(plan: &UpstreamTls, clock: Clock) -> Result<Self, MaterialError> {
         let provider = policy::provider(&plan.policy);
         let algorithms = provider.signature_verification_algorithms;
@@ -86,6 +96,7 @@ impl ClientTls {
             verify: plan.verify,
             alpn: plan.alpn.clone(),
             session_reuse: plan.session_reuse,
+            key_log: None,
             clock,
         };
         tls.configured_name()?;
@@ -103,8 +114,14 @@ impl ClientTls {
         if self.session_reuse {
             config.resumption = Resumption::store(Arc::new(ClientSessions::new(self.clock)));
         }
+        let logged = self.key_log.as_ref().map(|tap| {
+            let mut config = config.clone();
+            config.key_log = Arc::clone(&tap.log);
+            Arc::new(config)
+        });
         Ok(Endpoint {
             config: Arc::new(config),
+            logged,
             name,
         })
     }
@@ -117,8 +134,27 @@ impl ClientTls {
     pub fn for_check(&self, server: &ServerAddress) -> Result<Endpoint, MaterialError> {
         Ok(Endpoint {
             config: Arc::new(self.base.clone()),
+            logged: None,
             name: self.name_for(server)?,
         })
+    }
+
+    /// The endpoint for a connection that is made for this client.
+    #[must_use]
+    pub fn facing(&self, endpoint: &Endpoint, client: Option<IpAddr>) -> Endpoint {
+        let logged = endpoint.logged.as_ref();
+        let logged = logged.filter(|_| self.logs_keys_of(client));
+        Endpoint {
+            config: Arc::clone(logged.unwrap_or(&endpoint.config)),
+            ..endpoint.clone()
+        }
+    }
+
+    /// Whether the secrets of connections that are made for this client are logged.
+    #[must_use]
+    pub fn logs_keys_of(&self, client: Option<IpAddr>) -> bool {
+        let tap = self.key_log.as_ref();
+        tap.is_some_and(|tap| tap.plan().covers(client))
     }
 
     /// The protocols to offer, for `new_with_alpn`. `from_client`: what the listener agreed on.
@@ -150,7 +186,7 @@ impl ClientTls {
                 .map_err(|_| unusable_name(MaterialError::nowhere, host)),
             // Never looked at, and an IP address is not sent as SNI.
             ServerAddress::Unix(_) | ServerAddress::Service(_) if !self.verify => Ok(
-                ServerName::IpAddress(IpAddr::from(std::net::Ipv4Addr::UNSPECIFIED)),
+                ServerName::IpAddress(IpAddr::from(Ipv4Addr::UNSPECIFIED).into()),
             ),
             ServerAddress::Unix(_) | ServerAddress::Service(_) => Err(MaterialError::nowhere(
                 format!("no name to verify the certificate of {server} by"),

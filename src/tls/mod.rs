@@ -19,6 +19,7 @@ mod handshake;
 mod identity;
 mod in_flight;
 mod inspect;
+mod key_log;
 mod material;
 #[cfg(test)]
 mod pair;

@@ -92,7 +92,15 @@ fn shaken(side: Side, suite: SupportedCipherSuite) -> (End, Connection, Vec<u8>)
         }
         Side::Upstream => {
             let mut peer = ServerConnection::new(server).unwrap().into();
-            let engine = ClientEngine::new(Endpoint { config, name }, Vec::new()).unwrap();
+            let engine = ClientEngine::new(
+                Endpoint {
+                    config,
+                    logged: None,
+                    name,
+                },
+                Vec::new(),
+            )
+            .unwrap();
             let (engine, received) = shake(engine, &mut peer);
             (End::Client(engine), peer, received)
         }

@@ -4,11 +4,13 @@ mod alert;
 mod clock;
 mod end;
 mod ids;
+pub mod log_fields;
 
 pub use alert::Alert;
 pub use clock::{Elapsed, UnixSeconds, unix_now};
 pub use end::{Cause, End, Phase};
 pub use ids::{CoreId, Direction, GroupId, ListenerId, ServerId, Side};
+pub use log_fields::LogField;
 
 /// Largest plaintext of one TLS record: 2^14 bytes (RFC 8446 5.1, RFC 5246 6.2.1).
 pub const TLS_PLAINTEXT_BYTES_MAX: usize = 16 * 1024;

@@ -361,7 +361,8 @@ async fn shake(
     };
     let alpn = group_tls.alpn(request.alpn);
     attempts.sni = endpoint.sni().map(Into::into);
-    let mut engine = ClientEngine::new(endpoint.clone(), alpn).map_err(|error| refused(&error))?;
+    let endpoint = group_tls.facing(endpoint, request.client);
+    let mut engine = ClientEngine::new(endpoint, alpn).map_err(|error| refused(&error))?;
     let mut inbound = Inbound::default();
     let mut shake = Handshake::new(&mut engine, &socket, request.buffers, &mut inbound)
         .behind(request.proxy_header);

@@ -123,14 +123,15 @@ impl Group {
     }
 
     /// The newest ready connection to `endpoint`; `None`: to any. Those that are not what they were
-    /// are thrown away. A client that has agreed on a protocol gets one that speaks it, or none.
+    /// are thrown away. A client that has agreed on a protocol gets one that speaks it, or none; one
+    /// whose secrets are logged gets none, since those of a handshake that is over are not known.
     pub(super) fn take_warm(
         &self,
         endpoint: Option<&Rc<Endpoint>>,
         request: &Request<'_, '_>,
     ) -> Option<Handed<'_>> {
         if let Some(tls) = self.tls()
-            && tls.alpn(request.alpn) != tls.alpn(None)
+            && (tls.alpn(request.alpn) != tls.alpn(None) || tls.logs_keys_of(request.client))
         {
             return None;
         }

@@ -144,12 +144,10 @@ fn core(
     log: RecordSender,
     reporter: Reporter,
 ) -> Result<Core, MaterialError> {
-    let listener_tls = shared.server_tls.iter().map(|tls| {
-        tls.as_ref().map(|tls| ListenerTls {
-            shared: Arc::clone(tls),
-            config: tls.for_core(),
-        })
-    });
+    let listener_tls = shared
+        .server_tls
+        .iter()
+        .map(|tls| tls.as_ref().map(|tls| ListenerTls::new(Arc::clone(tls))));
     let listeners = listener_tls
         .zip(&shared.connections)
         .zip(&shared.access)

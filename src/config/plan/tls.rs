@@ -1,7 +1,10 @@
 //! What both legs speak, and whom they trust.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use super::{Located, NamePattern};
 
@@ -21,6 +24,23 @@ pub struct DownstreamTls {
     /// In order of preference; empty: ALPN is not answered.
     pub alpn: Vec<Vec<u8>>,
     pub resumption: Resumption,
+    pub key_log: Option<KeyLogPlan>,
+}
+
+/// Whose TLS secrets are written to a file, for whoever has to look into recorded traffic.
+#[derive(Debug, Clone)]
+pub struct KeyLogPlan {
+    pub file: Located<PathBuf>,
+    /// Clients from these networks; never empty.
+    pub sources: Vec<IpNet>,
+}
+
+impl KeyLogPlan {
+    #[must_use]
+    pub fn covers(&self, client: Option<IpAddr>) -> bool {
+        let client = client.map(|client| client.to_canonical());
+        client.is_some_and(|client| self.sources.iter().any(|net| net.contains(&client)))
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -113,6 +133,7 @@ pub struct UpstreamTls {
     pub policy: TlsPolicy,
     pub alpn: UpstreamAlpn,
     pub session_reuse: bool,
+    pub key_log: Option<KeyLogPlan>,
 }
 
 #[derive(Debug, Clone)]

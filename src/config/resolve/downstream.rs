@@ -9,6 +9,7 @@ use crate::config::file::{CertificateFile, DownstreamTlsFile, Table, Text};
 use crate::config::plan::{CertificatePlan, DownstreamTls, Located, Resumption, VerifyClient};
 use crate::config::value::{Refusal, alpn_protocol, identity_pattern};
 
+use super::key_log::key_log;
 use super::policy::{PolicyKeys, tls_policy};
 use super::scope::{Scope, array, items, path, quoted};
 use super::upstream::pair;
@@ -57,6 +58,7 @@ pub(super) fn downstream_tls(
         ),
         alpn: alpn(scope, &file),
         resumption: resumption(scope, &file),
+        key_log: key_log(scope, &file.key_log, &file.key_log_sources),
     };
     client_verification_is_whole(scope, &file, verify_client);
     Some(tls)

@@ -7,7 +7,9 @@ mod access;
 mod checks;
 mod downstream;
 mod health_check;
+mod key_log;
 mod listener;
+mod log;
 mod members;
 mod names;
 mod policy;
@@ -45,7 +47,7 @@ pub(super) fn resolve(
     let mut groups = Groups::of(&root.upstream);
     let plan = Plan {
         runtime: runtime::runtime(desk, root.runtime),
-        log: runtime::log(desk, root.log),
+        log: log::log(desk, root.log),
         listeners: listener::listeners(desk, root.listener, &mut groups),
         upstreams: upstream::upstreams(desk, root.upstream),
     };

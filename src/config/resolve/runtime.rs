@@ -4,8 +4,8 @@ use toml::Spanned;
 
 use crate::config::defaults;
 use crate::config::diagnostic::Diagnostic;
-use crate::config::file::{LogFile, RuntimeFile, Table, TextOrWhole};
-use crate::config::plan::{AccessLog, LogPlan, RuntimePlan, Workers};
+use crate::config::file::{RuntimeFile, Table, TextOrWhole};
+use crate::config::plan::{RuntimePlan, Workers};
 use crate::config::value::{Refusal, cpu_list};
 
 use super::names::name_servers;
@@ -27,18 +27,7 @@ pub(super) fn runtime(
     }
 }
 
-pub(super) fn log(desk: &mut Desk<'_>, file: Option<Spanned<Table<LogFile>>>) -> LogPlan {
-    let (file, table) = opened(file);
-    let scope = &mut desk.scope("log", table);
-    LogPlan {
-        access: access(scope, &file),
-        format: scope.word(&file.format, &defaults::FORMAT),
-        queue_max: scope.count(&file.queue, &defaults::QUEUE),
-        refused_max: scope.count(&file.refused, &defaults::REFUSED),
-    }
-}
-
-fn opened<T: Default>(file: Option<Spanned<Table<T>>>) -> (T, Range<usize>) {
+pub(super) fn opened<T: Default>(file: Option<Spanned<Table<T>>>) -> (T, Range<usize>) {
     match file {
         Some(file) => {
             let table = file.span();
@@ -109,30 +98,4 @@ fn counted(scope: &mut Scope<'_, '_>, workers: &Spanned<TextOrWhole>) -> Workers
             Workers::Auto
         }
     }
-}
-
-fn access(scope: &mut Scope<'_, '_>, file: &LogFile) -> AccessLog {
-    let Some(text) = &file.access else {
-        scope.note_default("access", quoted("stderr"), defaults::ACCESS_WHY);
-        return AccessLog::Stderr;
-    };
-    let known = match text.get_ref().as_str() {
-        "stderr" => AccessLog::Stderr,
-        "off" => AccessLog::Off,
-        "stdout" => {
-            let refusal = Refusal {
-                message: "the access log does not go to stdout".to_owned(),
-                cure: "write \"stderr\", \"off\" or a file's path; \"/dev/stdout\" is one"
-                    .to_owned(),
-            };
-            scope.refuse(refusal, text.span());
-            return AccessLog::Stderr;
-        }
-        _ => {
-            let path = scope.path("access", text);
-            return path.map_or(AccessLog::Stderr, |path| AccessLog::File(path.value));
-        }
-    };
-    scope.note("access", quoted(text.get_ref()), &text.span());
-    known
 }

@@ -229,15 +229,15 @@ impl<'s> Scope<'_, 's> {
         }
     }
 
-    pub(super) fn word<T: Copy>(&mut self, field: &Text, choice: &Choice<T>) -> T {
-        let (default_word, default) = choice.words[0];
+    pub(super) fn word<T: Clone>(&mut self, field: &Text, choice: &Choice<T>) -> T {
+        let (default_word, ref default) = choice.words[0];
         let Some(text) = field else {
             self.note_default(choice.key, quoted(default_word), choice.why);
-            return default;
+            return default.clone();
         };
         if let Some((word, value)) = choice.words.iter().find(|(word, _)| word == text.get_ref()) {
             self.note(choice.key, quoted(word), &text.span());
-            return *value;
+            return value.clone();
         }
         let words: Vec<String> = choice.words.iter().map(|(word, _)| quoted(word)).collect();
         let near = keys::nearest(text.get_ref(), choice.words.iter().map(|(word, _)| *word));
@@ -248,7 +248,7 @@ impl<'s> Scope<'_, 's> {
         };
         let message = format!("`{}` cannot be {}", choice.key, quoted(text.get_ref()));
         self.refuse(Refusal { message, cure }, text.span());
-        default
+        default.clone()
     }
 
     /// A file's path; a relative one starts at the configuration's folder.
@@ -332,6 +332,17 @@ impl<'s> Scope<'_, 's> {
         };
         self.note(optional.key, shown(field), &field.span());
         self.list(optional.key, field, parse)
+    }
+
+    /// A part of a text, where the file shows it plainly; else the whole text.
+    pub(super) fn place_in(&self, text: &Spanned<String>, part: Range<usize>) -> Range<usize> {
+        // One quote stands before a TOML string's first byte; escapes or three quotes do not match.
+        let first = text.span().start + 1;
+        let file = &self.desk.source.text;
+        match file.get(first..first + text.get_ref().len()) {
+            Some(plain) if plain == text.get_ref() => first + part.start..first + part.end,
+            _ => text.span(),
+        }
     }
 
     fn note_origin(&mut self, key: &str, value: String, origin: Origin) {

@@ -19,6 +19,7 @@ use crate::types::GroupId;
 
 use super::access::local_address;
 use super::health_check::check;
+use super::key_log::key_log;
 use super::listener::plain_name;
 use super::members::{ServerLimits, given_switch, group_limits, queue, someone_serves};
 use super::names::{happy_eyeballs_delay, resolve_drain, service_has_name, service_has_shares};
@@ -285,6 +286,7 @@ fn upstream_tls(
         ),
         alpn: alpn(scope, &file.alpn),
         session_reuse: scope.switch(&file.session_reuse, &defaults::SESSION_REUSE),
+        key_log: key_log(scope, &file.key_log, &file.key_log_sources),
     })
 }
 

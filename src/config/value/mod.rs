@@ -10,6 +10,7 @@ mod name;
 mod protocol;
 mod service;
 mod size;
+mod template;
 
 pub(super) use address::{bind_address, name_server, server_address};
 pub(super) use cidr::cidr;
@@ -20,6 +21,7 @@ pub(super) use identity::identity_pattern;
 pub(super) use name::{host_name, name_pattern, tls_server_name};
 pub(super) use protocol::{Protocol, alpn_protocol, group, group_name, protocol};
 pub(super) use size::{show_size, size};
+pub(super) use template::{log_field, template};
 
 /// Why a value is not taken, and what to write.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,8 +4,11 @@
 //! While lines keep coming the writer looks at the rings every [`GATHER`] and needs no wake-up;
 //! when all are empty it sleeps until the next record, so an idle proxy has no wake-ups either.
 
+mod batch;
+mod frame;
 mod output;
 mod sender;
+mod target;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -20,7 +23,8 @@ use std::time::Duration;
 
 pub use sender::RecordSender;
 
-use crate::config::{LogFormat, LogPlan};
+use crate::config::LogPlan;
+use frame::Framer;
 use output::Output;
 use sender::{Lane, lane};
 use writer::Writer;
@@ -81,7 +85,11 @@ impl SinkHandle {
         let counters = Arc::new(Counters::default());
         let thread = match Output::open(&plan.access)? {
             None => None,
-            Some(output) => Some(WriterThread::spawn(plan.format, output, counters.clone())?),
+            Some(output) => Some(WriterThread::spawn(
+                Framer::new(plan),
+                output,
+                counters.clone(),
+            )?),
         };
         Ok(Self {
             queue_max,
@@ -140,15 +148,11 @@ impl Drop for SinkHandle {
 }
 
 impl WriterThread {
-    fn spawn(
-        format: LogFormat,
-        output: Output,
-        counters: Arc<Counters>,
-    ) -> Result<Self, SinkError> {
+    fn spawn(framer: Framer, output: Output, counters: Arc<Counters>) -> Result<Self, SinkError> {
         let (commands, orders) = mpsc::channel();
         let (running, ended) = mpsc::channel();
         let asleep = Arc::new(AtomicBool::new(false));
-        let writer = Writer::new(format, output, counters, orders, asleep.clone());
+        let writer = Writer::new(framer, output, counters, orders, asleep.clone());
         let thread = thread::Builder::new()
             .name("ringway-log".into())
             .spawn(move || {
@@ -192,7 +196,7 @@ impl std::fmt::Display for SinkError {
                 "the access log {} cannot be opened: {error}; {}, or set log.access to \
                  \"stderr\" or \"off\"",
                 path.display(),
-                output::open_cure(error),
+                target::open_cure(error),
             ),
             Self::Thread(error) => write!(
                 f,

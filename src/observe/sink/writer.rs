@@ -4,11 +4,11 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::output::{BATCH_BYTES, Batch, Output};
+use super::batch::{BATCH_BYTES, Batch};
+use super::frame::Framer;
+use super::output::{Output, Progress};
 use super::sender::Lane;
 use super::{Command, Counters, GATHER};
-use crate::config::LogFormat;
-use crate::observe::format::write_line;
 
 /// Drops are reported at most this often.
 const DROP_REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -18,7 +18,7 @@ const LANE_TURN: usize = 64;
 
 /// What the thread `ringway-log` runs.
 pub(super) struct Writer {
-    format: LogFormat,
+    framer: Framer,
     output: Output,
     counters: Arc<Counters>,
     orders: Receiver<Command>,
@@ -38,14 +38,14 @@ struct Drops {
 
 impl Writer {
     pub(super) fn new(
-        format: LogFormat,
+        framer: Framer,
         output: Output,
         counters: Arc<Counters>,
         orders: Receiver<Command>,
         asleep: Arc<AtomicBool>,
     ) -> Self {
         Self {
-            format,
+            framer,
             output,
             counters,
             orders,
@@ -93,8 +93,9 @@ impl Writer {
         } else {
             0
         };
-        let written = self.output.write(&mut self.batch, now);
+        let Progress { written, lost } = self.output.write(&mut self.batch, now);
         self.counters.written.fetch_add(written, Ordering::Relaxed);
+        self.counters.dropped.fetch_add(lost, Ordering::Relaxed);
         let failures = self.output.failures();
         self.counters.failures.store(failures, Ordering::Relaxed);
         self.report_drops(now);
@@ -108,7 +109,7 @@ impl Writer {
             before_round = gathered;
             for lane in &mut self.lanes {
                 for record in std::iter::from_fn(|| lane.next()).take(LANE_TURN) {
-                    self.batch.push(|out| write_line(self.format, &record, out));
+                    self.batch.push(|out| self.framer.write(&record, out));
                     gathered += 1;
                 }
             }

@@ -13,10 +13,12 @@ use rustls::pki_types::CertificateDer;
 use super::acceptor::ServerTls;
 use super::certificate;
 use super::connector::ClientTls;
+use super::key_log;
 use super::material::{self, MaterialError};
 use super::tickets::KeyRing;
 use crate::config::{
-    Diagnostic, DownstreamTls, Located, Plan, Severity, Trust, UpstreamPlan, UpstreamTls,
+    Diagnostic, DownstreamTls, KeyLogPlan, Located, Plan, Severity, Trust, UpstreamPlan,
+    UpstreamTls,
 };
 use crate::types::{UnixSeconds, unix_now};
 
@@ -70,9 +72,11 @@ impl Inspection {
         for file in &tls.resumption.ticket_key_files {
             self.ticket_key(file);
         }
+        self.key_log(tls.key_log.as_ref());
         // What nothing above has found would still stop `run`.
         if self.errors() == errors_before {
-            let built = KeyRing::new(&tls.resumption).and_then(|keys| ServerTls::new(tls, &keys));
+            let built = KeyRing::new(&tls.resumption)
+                .and_then(|keys| ServerTls::with_clock(tls, &keys, unix_now));
             self.keep(built);
         }
     }
@@ -99,10 +103,11 @@ impl Inspection {
         if let Some(file) = &tls.crl {
             self.revocation_lists(file, &bundle);
         }
+        self.key_log(tls.key_log.as_ref());
         if self.errors() != errors_before {
             return;
         }
-        let Some(built) = self.keep(ClientTls::new(tls)) else {
+        let Some(built) = self.keep(ClientTls::with_clock(tls, unix_now)) else {
             return;
         };
         for server in &upstream.servers {
@@ -112,6 +117,12 @@ impl Inspection {
                     .get_or_insert_with(|| server.address.place.span.clone());
                 self.refuse(error);
             }
+        }
+    }
+
+    fn key_log(&mut self, plan: Option<&KeyLogPlan>) {
+        if let Some(plan) = plan {
+            self.keep(key_log::examine(&plan.file));
         }
     }
 

@@ -3,9 +3,9 @@ use super::pki::{Leaf, self_signed};
 use super::*;
 use crate::config::{
     AccessLog, AccessPlan, Balance, Carriage, CertificatePlan, Diagnostic, HealthPlan, Keepalive,
-    ListenerPlan, LocalAddress, LogFormat, LogPlan, Pace, PathChoice, Plan, ResolvePlan,
-    RuntimePlan, ServerAddress, ServerPlan, Severity, SocketOptions, Steering, Target, Trust,
-    UpstreamAlpn, UpstreamPlan, UpstreamTls, WarmPlan, Workers,
+    ListenerPlan, LocalAddress, Pace, PathChoice, Plan, ResolvePlan, RuntimePlan, ServerAddress,
+    ServerPlan, Severity, SocketOptions, Steering, Target, Trust, UpstreamAlpn, UpstreamPlan,
+    UpstreamTls, WarmPlan, Workers,
 };
 use crate::tls::inspect::inspect_at;
 use crate::types::GroupId;
@@ -32,12 +32,7 @@ fn plan(listener: Option<DownstreamTls>, upstream: Option<UpstreamTls>) -> Plan 
             pipes_max: 1,
             resolver: Vec::new(),
         },
-        log: LogPlan {
-            access: AccessLog::Off,
-            format: LogFormat::Json,
-            queue_max: 1,
-            refused_max: 1,
-        },
+        log: crate::observe::sample::plan(AccessLog::Off, 1).log.clone(),
         listeners: vec![ListenerPlan {
             name: "l".into(),
             binds: vec![],
@@ -141,6 +136,7 @@ impl Scene {
             policy: policy(),
             alpn: UpstreamAlpn::FromClient,
             session_reuse: true,
+            key_log: None,
         }
     }
 }

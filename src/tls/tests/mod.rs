@@ -104,6 +104,7 @@ fn listener(files: &Files, server: &Issued) -> DownstreamTls {
         policy: policy(),
         alpn: vec![],
         resumption: resumption(),
+        key_log: None,
     }
 }
 
@@ -139,6 +140,7 @@ fn plain_client(ca: &Authority, version: Version, identity: Option<&Issued>) -> 
 
 fn by_name(config: &Arc<ClientConfig>, name: &str) -> Endpoint {
     Endpoint {
+        logged: None,
         config: Arc::clone(config),
         name: ServerName::try_from(name.to_owned()).unwrap(),
     }

@@ -36,6 +36,7 @@ impl Scene {
             policy: policy(),
             alpn: UpstreamAlpn::FromClient,
             session_reuse: true,
+            key_log: None,
         }
     }
 

@@ -55,9 +55,10 @@ pub const ENDED_BY: &str = "ended_by";
 pub const ALERT: &str = "alert";
 pub const DETAIL: &str = "detail";
 pub const LEFT_OUT: &str = "left_out";
+pub const SAMPLED: &str = "sampled";
 
 /// Every field, in the order of a line.
-pub const ALL: [&str; 54] = [
+pub const ALL: [&str; 55] = [
     TIME,
     ID,
     CORE,
@@ -112,7 +113,37 @@ pub const ALL: [&str; 54] = [
     ALERT,
     DETAIL,
     LEFT_OUT,
+    SAMPLED,
 ];
 
 /// The word of `ended_by` where neither side ended the connection.
 pub const ENDED_BY_RINGWAY: &str = "ringway";
+
+/// A field of the access log, by its place in [`ALL`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogField(usize);
+
+impl LogField {
+    pub const COUNT: usize = ALL.len();
+
+    /// Every field, in the order of a line.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..Self::COUNT).map(Self)
+    }
+
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        ALL.iter().position(|known| *known == name).map(Self)
+    }
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        ALL[self.0]
+    }
+
+    /// Below [`COUNT`](Self::COUNT).
+    #[must_use]
+    pub fn place(self) -> usize {
+        self.0
+    }
+}
