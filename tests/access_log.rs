@@ -11,9 +11,10 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::OpenOptionsExt as _;
 
 use ringway_support::bridge::LEGS;
+use ringway_support::peer::ClosedPort;
 use ringway_support::tls::ClientTls;
 use ringway_support::toml::{front_to_back, listener, upstream};
-use ringway_support::{Bridge, Bystander, House, Leg, Link, Peer, ringway, until};
+use ringway_support::{Bridge, Bystander, House, Leg, Link, Peer, Proxy, ringway, until};
 
 /// In this order, as operators' tools may rely on.
 const FIELDS: [&str; 42] = [
@@ -272,7 +273,7 @@ fn a_logfmt_line_has_the_same_names_in_the_same_order() {
 fn bytes_of_a_peer_cannot_forge_a_line() {
     let house = House::new();
     let echo = Peer::plain().echo();
-    for format in ["json", "logfmt"] {
+    for format in ["json", "logfmt", "$client $sni $detail $end"] {
         let ringway = ringway!().log(&format!("format = \"{format}\""));
         let proxy = ringway.start(&front_to_back("", &house.terminate(), echo.address()));
         let config = ClientTls::trusting(&house.ca).config();
@@ -289,6 +290,82 @@ fn bytes_of_a_peer_cannot_forge_a_line() {
         assert_eq!(log.lines().count(), 1, "one connection, one line: {log}");
         assert!(!log.contains(" end=finished"), "{log}");
     }
+}
+
+/// Opens a connection from front to back and ends it cleanly.
+fn visit(proxy: &Proxy, listener: &str) {
+    let mut link = Link::connect(proxy.address(listener)).unwrap();
+    link.ping(b"hello");
+    link.finish().unwrap();
+    let _ = link.receive_to_end();
+}
+
+/// The access log of a proxy that has ended.
+fn whole_log(mut proxy: Proxy) -> String {
+    proxy.signal(15);
+    proxy.wait_exit().expect_code(0);
+    proxy.access_log()
+}
+
+#[test]
+fn fields_choose_what_a_line_holds_and_in_which_order() {
+    let echo = Peer::plain().echo();
+    for (format, begin, end) in [
+        ("json", "{\"end\":\"finished\",\"bytes_up\":5,", "\"}\n"),
+        (
+            "logfmt",
+            "end=finished bytes_up=5 listener=front time=",
+            "Z\n",
+        ),
+    ] {
+        let keys = format!(
+            "format = \"{format}\"\nfields = [\"end\", \"sni\", \"bytes_up\", \"listener\", \"time\"]"
+        );
+        let proxy = ringway!()
+            .log(&keys)
+            .start(&front_to_back("", "", echo.address()));
+        visit(&proxy, "front");
+        let log = whole_log(proxy);
+        assert!(log.starts_with(begin) && log.ends_with(end), "{log}");
+    }
+}
+
+#[test]
+fn a_template_is_filled_in_line_by_line() {
+    let echo = Peer::plain().echo();
+    let proxy = ringway!()
+        .log("format = '$listener|$sni|$bytes_up/$bytes_down|\"$detail\"|$$${tries}x|$end'")
+        .start(&front_to_back("", "", echo.address()));
+    visit(&proxy, "front");
+    visit(&proxy, "front");
+    let line = "front|-|5/5|\"-\"|$1x|finished\n";
+    assert_eq!(whole_log(proxy), line.repeat(2));
+}
+
+#[test]
+fn with_a_sample_clean_ends_are_thinned_out_and_failures_are_not() {
+    let echo = Peer::plain().echo();
+    let closed = ClosedPort::new();
+    let toml = listener("front", "back", "", "")
+        + &listener("dead", "nobody", "", "")
+        + &upstream("back", &[echo.address()], "")
+        + &upstream("nobody", &[&closed.address()], "");
+    let proxy = ringway!().log("sample = 5").start(&toml);
+    for _ in 0..100 {
+        visit(&proxy, "front");
+    }
+    for _ in 0..10 {
+        let mut link = Link::connect(proxy.address("dead")).unwrap();
+        let _ = link.receive_to_end();
+    }
+    let log = whole_log(proxy);
+    let (clean, failed): (Vec<_>, Vec<_>) = log
+        .lines()
+        .partition(|line| line.contains("\"end\":\"finished\""));
+    assert_eq!(failed.len(), 10, "{log}");
+    assert!((5..50).contains(&clean.len()), "{} of 100", clean.len());
+    assert!(clean.iter().all(|line| line.contains("\"sampled\":5")));
+    assert!(failed.iter().all(|line| !line.contains("\"sampled\"")));
 }
 
 #[test]
@@ -347,20 +424,14 @@ fn a_closed_pipe_under_the_access_log_costs_no_connection() {
     let toml = front_to_back("", "", echo.address());
     let (mut proxy, mut bystander) = Bystander::beside(ringway, &toml);
     let mut lines = BufReader::new(proxy.take_stdout());
-    let visit = |proxy: &ringway_support::Proxy| {
-        let mut link = Link::connect(proxy.address("front")).unwrap();
-        link.ping(b"hello");
-        link.finish().unwrap();
-        let _ = link.receive_to_end();
-    };
-    visit(&proxy);
+    visit(&proxy, "front");
     let mut line = String::new();
     lines.read_line(&mut line).unwrap();
     assert!(line.contains("\"bytes_up\":5"), "{line}");
 
     drop(lines);
     for _ in 0..20 {
-        visit(&proxy);
+        visit(&proxy, "front");
     }
     proxy.wait_stderr(&["broken pipe"]);
     bystander.settled(&proxy);

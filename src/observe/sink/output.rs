@@ -70,6 +70,11 @@ impl Output {
         }
     }
 
+    /// Lines lost while the log does not work.
+    pub(super) fn lost(&self) -> u64 {
+        self.failure.as_ref().map_or(0, |failure| failure.lost)
+    }
+
     /// Takes note of lines that were lost elsewhere while the log does not work.
     pub(super) fn count_lost(&mut self, lines: u64) {
         if let Some(failure) = &mut self.failure {

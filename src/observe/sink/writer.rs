@@ -93,6 +93,7 @@ impl Writer {
         } else {
             0
         };
+        self.take_up_drops();
         let Progress { written, lost } = self.output.write(&mut self.batch, now);
         self.counters.written.fetch_add(written, Ordering::Relaxed);
         self.counters.dropped.fetch_add(lost, Ordering::Relaxed);
@@ -117,11 +118,17 @@ impl Writer {
         gathered
     }
 
-    fn report_drops(&mut self, now: Instant) {
+    fn take_up_drops(&mut self) {
         let new: u64 = self.lanes.iter_mut().map(Lane::newly_dropped).sum();
         self.lanes.retain(|lane| !lane.is_over());
         self.count_lost(new);
-        self.drops.unreported += new;
+        // While the log does not work they are told when it does again.
+        if self.output.retry_at().is_none() {
+            self.drops.unreported += new;
+        }
+    }
+
+    fn report_drops(&mut self, now: Instant) {
         if self.drops.unreported > 0 && self.drops.due_at().is_none_or(|at| at <= now) {
             tracing::warn!(
                 "access log: {} lines dropped, the queue was full; raise log.queue, or give \
@@ -180,7 +187,7 @@ impl Writer {
         }
         let lost = self.batch.lines() + self.waiting();
         self.counters.dropped.fetch_add(lost, Ordering::Relaxed);
-        let total = lost + self.drops.unreported;
+        let total = lost + self.drops.unreported + self.output.lost();
         if total > 0 {
             tracing::error!("access log: {total} lines are lost at the end");
         }

@@ -1,0 +1,171 @@
+//! TLS secrets in a file: of the clients that the configuration names, and of nobody else.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a panic in a test is a failed test"
+)]
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use ringway_support::openssl::{SClient, SServer};
+use ringway_support::toml::{front_to_back, listener, upstream};
+use ringway_support::{House, Link, Peer, ringway, until};
+
+/// The keys of either tls table, for clients from 127.0.0.1.
+fn key_log(path: &Path) -> String {
+    format!(
+        "key_log = \"{}\"\nkey_log_sources = [\"127.0.0.1\", \"10.0.0.0/8\"]\n",
+        path.display()
+    )
+}
+
+/// Lines of a key log, but for comments.
+fn secrets(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.map(str::to_owned).collect()
+}
+
+/// That each of our lines is one of the peer's: label, client random and secret.
+fn expect_same(ours: &Path, theirs: &Path, count: usize) {
+    let found = until("the secrets", || {
+        Some(secrets(ours)).filter(|lines| lines.len() >= count)
+    });
+    assert_eq!(found.len(), count, "{found:?}");
+    let theirs = secrets(theirs);
+    for line in &found {
+        assert!(theirs.contains(line), "{line} is not in {theirs:?}");
+    }
+}
+
+struct Scene {
+    house: House,
+    directory: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self {
+            house: House::new(),
+            directory: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+}
+
+#[test]
+fn a_named_clients_secrets_are_those_that_it_has_itself_and_no_other_client_has_any() {
+    let scene = Scene::new();
+    let echo = Peer::plain().echo();
+    let ours = scene.file("ours");
+    let tls = scene.house.terminate() + &key_log(&ours);
+    let proxy = ringway!().start(&front_to_back("", &tls, echo.address()));
+    let warning = proxy.stderr_line("WRITING TLS SECRETS");
+    for words in ["listener front", "127.0.0.1/32, 10.0.0.0/8", "WARN"] {
+        assert!(warning.contains(words), "{warning}");
+    }
+    let mode = fs::metadata(&ours).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    let talk = |from: &str, version: &str, theirs: &Path| {
+        let client = SClient::to(proxy.address("front"))
+            .verify(&scene.house.ca.file(), "localhost")
+            .args(&["-bind", from, version, "-keylogfile"])
+            .arg(theirs);
+        let said = client.talk("hello", "hello");
+        assert!(said.success, "{}", said.text);
+    };
+    talk("127.0.0.2:0", "-tls1_3", &scene.file("stranger"));
+    assert!(!secrets(&scene.file("stranger")).is_empty());
+    talk("127.0.0.1:0", "-tls1_3", &scene.file("named"));
+    expect_same(&ours, &scene.file("named"), 5);
+
+    fs::write(&ours, "").unwrap();
+    talk("127.0.0.2:0", "-tls1_2", &scene.file("stranger-12"));
+    talk("127.0.0.1:0", "-tls1_2", &scene.file("named-12"));
+    expect_same(&ours, &scene.file("named-12"), 1);
+}
+
+#[test]
+fn towards_servers_the_secrets_of_connections_for_named_clients_are_written() {
+    let scene = Scene::new();
+    let (ours, theirs) = (scene.file("ours"), scene.file("theirs"));
+    let path = theirs.display().to_string();
+    let server = SServer::start(&scene.house.backend, &["-keylogfile", &path]);
+    let tls = scene.house.originate("back") + &key_log(&ours);
+    let toml = listener("front", "back", "", "") + &upstream("back", &[server.address()], &tls);
+    let proxy = ringway!().start(&toml);
+    assert!(
+        proxy
+            .stderr_line("WRITING TLS SECRETS")
+            .contains("upstream back")
+    );
+    for host in [2, 1] {
+        let from = IpAddr::from(Ipv4Addr::new(127, 0, 0, host));
+        let mut link = Link::connect_from(from, proxy.address("front")).unwrap();
+        link.send(b"olleh\n").unwrap();
+        assert_eq!(link.receive(6), b"hello\n");
+        link.finish().unwrap();
+        let _ = link.receive_to_end();
+        proxy.record_of(link.local()).expect(&[("end", "finished")]);
+        let lines = secrets(&ours).len();
+        assert!(host == 1 || lines == 0, "{lines} lines of 127.0.0.2");
+    }
+    expect_same(&ours, &theirs, 5);
+}
+
+#[test]
+fn a_session_that_one_client_began_is_resumed_by_the_other() {
+    let scene = Scene::new();
+    let echo = Peer::plain().echo();
+    let ours = scene.file("ours");
+    let tls = scene.house.terminate() + &key_log(&ours) + "protocols = \"TLSv1.2\"\n";
+    let proxy = ringway!()
+        .workers(1)
+        .start(&front_to_back("", &tls, echo.address()));
+    let session = scene.file("session").display().to_string();
+    let talk = |from: &str, with_session: &str| {
+        let client = SClient::to(proxy.address("front"))
+            .verify(&scene.house.ca.file(), "localhost")
+            .args(&["-bind", from, "-no_ticket", with_session, &session]);
+        client.talk("hello", "hello")
+    };
+    assert!(!talk("127.0.0.2:0", "-sess_out").resumed());
+    assert!(talk("127.0.0.1:0", "-sess_in").resumed());
+    until("the secret", || (secrets(&ours).len() == 1).then_some(()));
+}
+
+#[test]
+fn the_environment_alone_changes_nothing() {
+    let scene = Scene::new();
+    let echo = Peer::plain().echo();
+    let file = scene.file("environment");
+    let proxy = ringway!()
+        .environment("SSLKEYLOGFILE", &file)
+        .start(&front_to_back("", &scene.house.terminate(), echo.address()));
+    let client = SClient::to(proxy.address("front")).verify(&scene.house.ca.file(), "localhost");
+    assert!(client.talk("hello", "hello").success);
+    assert!(!file.exists());
+    assert_eq!(proxy.stderr_lines("SECRETS").len(), 0);
+}
+
+#[test]
+fn a_key_log_that_others_may_read_is_refused_with_the_cure() {
+    let scene = Scene::new();
+    let file = scene.file("open");
+    fs::write(&file, "").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let tls = scene.house.terminate() + &key_log(&file);
+    let toml = front_to_back("", &tls, Peer::plain().address());
+    let exit = ringway!().run_to_end(&toml);
+    exit.expect_code(64);
+    assert!(exit.stderr.contains("chmod 600"), "{}", exit.stderr);
+}
