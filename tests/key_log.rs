@@ -13,6 +13,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use ringway_support::openssl::{SClient, SServer};
+use ringway_support::tls::ServerTls;
 use ringway_support::toml::{front_to_back, listener, upstream};
 use ringway_support::{House, Link, Peer, ringway, until};
 
@@ -120,6 +121,36 @@ fn towards_servers_the_secrets_of_connections_for_named_clients_are_written() {
         assert!(host == 1 || lines == 0, "{lines} lines of 127.0.0.2");
     }
     expect_same(&ours, &theirs, 5);
+}
+
+#[test]
+fn a_named_client_gets_no_warm_connection_whose_secrets_nobody_has_noted() {
+    let scene = Scene::new();
+    let server = Peer::tls(ServerTls::with(&scene.house.backend).config()).echo();
+    let ours = scene.file("ours");
+    let toml = format!(
+        "{}[upstream.back]\nservers = [\"{}\"]\nwarm = 1\n{}{}",
+        listener("front", "back", "", ""),
+        server.address(),
+        scene.house.originate("back"),
+        key_log(&ours)
+    );
+    let proxy = ringway!().workers(1).start(&toml);
+    let visit = |host: u8| {
+        let from = IpAddr::from(Ipv4Addr::new(127, 0, 0, host));
+        let mut link = Link::connect_from(from, proxy.address("front")).unwrap();
+        link.ping(b"hello");
+        link.finish().unwrap();
+        let _ = link.receive_to_end();
+        let record = proxy.record_of(link.local());
+        record.0.get("warm_ms").is_some()
+    };
+    until("a warm connection", || visit(2).then_some(()));
+    assert!(secrets(&ours).is_empty());
+    for _ in 0..3 {
+        assert!(!visit(1));
+    }
+    until("the secrets", || (secrets(&ours).len() == 15).then_some(()));
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn open_file(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// A core's end: never waits for the file.
+/// A core's end: never waits for the file. What the queue locks is locked to wake the writer alone.
 struct Tap {
     lines: SyncSender<String>,
     dropped: Arc<AtomicU64>,

@@ -212,3 +212,50 @@ fn warn_sample_untold(scope: &mut Scope<'_, '_>, file: &LogFile, plan: &LogPlan)
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(keys: &str) -> LogPlan {
+        let text = format!(
+            "[log]\n{keys}\n[[listener]]\nname = \"a\"\nbind = \"127.0.0.1:0\"\nupstream = \"b\"\n\
+             [upstream.b]\nservers = [\"127.0.0.1:1\"]\n"
+        );
+        let loaded = crate::config::parse("/etc/ringway/x.toml", text);
+        loaded.into_plan().unwrap().log
+    }
+
+    #[test]
+    fn a_daemon_has_its_usual_socket_or_the_one_that_is_named() {
+        for (word, expected) in [
+            ("syslog", AccessLog::Syslog("/dev/log".into())),
+            ("syslog:/run/log", AccessLog::Syslog("/run/log".into())),
+            ("syslog:log", AccessLog::Syslog("/etc/ringway/log".into())),
+            (
+                "journald",
+                AccessLog::Journald("/run/systemd/journal/socket".into()),
+            ),
+            ("journald:/j", AccessLog::Journald("/j".into())),
+            (
+                "./journal",
+                AccessLog::File("/etc/ringway/./journal".into()),
+            ),
+            ("/var/syslog", AccessLog::File("/var/syslog".into())),
+            (
+                "syslogs.txt",
+                AccessLog::File("/etc/ringway/syslogs.txt".into()),
+            ),
+        ] {
+            assert_eq!(plan(&format!("access = \"{word}\"")).access, expected);
+        }
+    }
+
+    #[test]
+    fn without_fields_a_line_has_all_of_them() {
+        assert_eq!(plan("").fields.len(), LogField::COUNT);
+        let chosen = plan("fields = [\"end\", \"time\"]").fields;
+        let names: Vec<_> = chosen.into_iter().map(LogField::name).collect();
+        assert_eq!(names, ["end", "time"]);
+    }
+}
