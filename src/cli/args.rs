@@ -3,7 +3,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::{check, demo, explain, run};
+use super::ask::Socket;
+use super::{check, demo, drain, explain, run};
 
 /// A TLS stream proxy for bare-metal Linux: one io_uring thread per core, rustls, TOML.
 #[derive(Parser)]
@@ -26,6 +27,11 @@ enum Command {
     Check { file: PathBuf },
     /// Show every effective value and where it comes from.
     Explain { file: PathBuf },
+    /// Let a running proxy end: no new connections, and drain_timeout for those that live.
+    Drain {
+        #[command(flatten)]
+        socket: Socket,
+    },
     /// Show the proxy at work on loopback with a throw-away PKI: TLS in, mutual TLS out.
     Demo {
         /// End after the show instead of staying up until Ctrl-C.
@@ -44,6 +50,7 @@ pub fn main() -> ExitCode {
         Command::Run { file, allow_epoll } => run::run(&file, allow_epoll),
         Command::Check { file } => check::run(&file),
         Command::Explain { file } => explain::run(&file),
+        Command::Drain { socket } => drain::run(&socket),
         Command::Demo { once, allow_epoll } => demo::run(once, allow_epoll),
     }
 }

@@ -1,8 +1,10 @@
 //! What a user types, one file a command.
 
 mod args;
+mod ask;
 pub mod check;
 mod demo;
+mod drain;
 pub mod explain;
 mod run;
 

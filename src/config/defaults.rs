@@ -1,5 +1,6 @@
 //! What a key means when the file does not set it, the bounds it must keep, and why.
 
+mod admin;
 mod checks;
 mod limits;
 mod log;
@@ -11,6 +12,8 @@ use std::time::Duration;
 
 use super::plan::{CipherSuite, Group, PathChoice, Steering, TlsVersions, VerifyClient};
 
+pub use admin::ADMIN_SOCKET;
+pub(super) use admin::*;
 pub(super) use checks::*;
 pub(super) use log::*;
 pub(super) use names::*;

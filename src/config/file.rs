@@ -22,6 +22,7 @@ pub(super) type Texts = Option<Spanned<OneOrMany>>;
 pub(super) struct FileRoot {
     pub(super) runtime: Option<Spanned<Table<RuntimeFile>>>,
     pub(super) log: Option<Spanned<Table<LogFile>>>,
+    pub(super) admin: Option<Spanned<Table<AdminFile>>>,
     #[serde(default)]
     pub(super) listener: Vec<Spanned<Table<ListenerFile>>>,
     #[serde(default)]
@@ -51,6 +52,13 @@ pub(super) struct LogFile {
     pub(super) tag: Text,
     pub(super) queue: Whole,
     pub(super) refused: Whole,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AdminFile {
+    pub(super) listen: Texts,
+    pub(super) mode: Text,
 }
 
 #[derive(Debug, Deserialize)]

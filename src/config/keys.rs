@@ -25,6 +25,7 @@ pub(super) const TABLES: &[Table] = &[
         keys: &[
             key("runtime", ""),
             key("log", ""),
+            key("admin", ""),
             key("listener", ""),
             key("upstream", ""),
         ],
@@ -52,6 +53,16 @@ pub(super) const TABLES: &[Table] = &[
             key("tag", "\"ringway\""),
             key("queue", "8192"),
             key("refused", "100"),
+        ],
+    },
+    Table {
+        name: "admin",
+        keys: &[
+            key(
+                "listen",
+                "[\"unix:/run/ringway/admin.sock\", \"127.0.0.1:9180\"]",
+            ),
+            key("mode", "\"0660\""),
         ],
     },
     Table {
@@ -424,7 +435,7 @@ mod tests {
         use crate::config::{Origin, parse};
         let text = "[[listener]]\nname = \"a\"\nbind = \"127.0.0.1:1\"\nupstream = \"b\"\n\
                     [listener.tls]\ncertificate = \"a.crt\"\nprivate_key = \"a.key\"\n\
-                    [upstream.b]\nservers = [\"10.0.0.1:1\"]\n[upstream.b.tls]\n[upstream.b.check]\n";
+                    [upstream.b]\nservers = [\"10.0.0.1:1\"]\n[upstream.b.tls]\n[upstream.b.check]\n[admin]\n";
         let loaded = parse("x.toml", text);
         assert!(loaded.plan().is_some());
         for value in &loaded.effective {

@@ -18,6 +18,7 @@ mod syntax;
 mod value;
 
 pub use access::{AccessPlan, LocalAddress, Pace, Rate, SourcePrefix};
+pub use defaults::ADMIN_SOCKET;
 pub use diagnostic::{Diagnostic, Diagnostics, Paint, Severity};
 pub use explain::{Effective, Origin, explain};
 pub use load::{FILE_BYTES_MAX, Loaded, load, parse};

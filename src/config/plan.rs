@@ -2,6 +2,7 @@
 //!
 //! A [`Plan`] is immutable. It is made once from a file (or by `demo`) and shared by all cores.
 
+mod admin;
 mod check;
 mod log;
 mod tls;
@@ -16,6 +17,7 @@ use ipnet::IpNet;
 use super::access::{AccessPlan, LocalAddress, Pace};
 use crate::types::{GroupId, ListenerId};
 
+pub use admin::AdminPlan;
 pub use check::{CheckKind, CheckPlan};
 pub use log::{AccessLog, Facility, LogFormat, LogPlan, Piece, SyslogPlan};
 pub use tls::{
@@ -28,6 +30,8 @@ pub use tls::{
 pub struct Plan {
     pub runtime: RuntimePlan,
     pub log: LogPlan,
+    /// `None`: nothing listens for those who operate it.
+    pub admin: Option<AdminPlan>,
     /// Indexed by [`ListenerId`].
     pub listeners: Vec<ListenerPlan>,
     /// Indexed by [`GroupId`].

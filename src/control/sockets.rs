@@ -190,7 +190,7 @@ fn open_unix(
 
 /// A socket file that nobody listens on any more is left over from a process that was killed.
 /// Never waits: a listener whose queue is full answers EAGAIN (connect(2)), and is alive.
-fn remove_if_stale(path: &Path) -> io::Result<()> {
+pub(super) fn remove_if_stale(path: &Path) -> io::Result<()> {
     let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     match probe.connect(&SockAddr::unix(path)?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {

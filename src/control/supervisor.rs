@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep_until};
 
+use super::admin::{Admin, Command, Commands, reach};
 use super::banner::Banner;
 use super::board::Board;
 use super::crew::{Crew, Notice, Restarts};
@@ -68,6 +69,10 @@ pub struct Started {
     signals: Signals,
     sink: SinkHandle,
     prober: Prober,
+    /// What the admin server asks; nothing ever where there is none.
+    commands: Commands,
+    is_draining: bool,
+    _admin: Option<Admin>,
     _resolver: Resolver,
 }
 
@@ -129,6 +134,10 @@ pub(crate) async fn start_with(
         driver,
         cpus,
     };
+    let (reach, commands) = reach(&board);
+    let admin = plan.admin.as_ref();
+    let admin = admin.map(|plan| Admin::start(plan, &reach));
+    let admin = admin.transpose().map_err(system)?;
     let restarts = Restarts::default();
     let mut started = Started {
         crew,
@@ -139,6 +148,9 @@ pub(crate) async fn start_with(
         signals,
         sink,
         prober,
+        commands,
+        is_draining: false,
+        _admin: admin,
         _resolver: resolver,
     };
     started.start_workers().await?;
@@ -282,6 +294,11 @@ impl Started {
         self.context.cpus.len()
     }
 
+    /// No new connections any more.
+    pub(super) fn is_draining(&self) -> bool {
+        self.is_draining
+    }
+
     async fn start_workers(&mut self) -> Result<(), StartError> {
         for worker in 0..self.workers() {
             self.start_worker(worker).map_err(system)?;
@@ -356,6 +373,10 @@ impl Started {
                         break Err(words);
                     }
                 }
+                Some(command) = self.commands.recv() => match command {
+                    Command::Look(look) => look(&mut self),
+                    Command::Drain => break Ok(()),
+                },
             }
         };
         self.drain().await;
@@ -384,6 +405,7 @@ impl Started {
     async fn drain(&mut self) {
         let limit = self.context.shared.plan.runtime.drain_timeout;
         tracing::info!("draining for at most {limit:?}; a second signal closes at once");
+        self.is_draining = true;
         self.context.sockets = None;
         self.prober.end();
         self.board.advance(RunState::Draining);
@@ -405,6 +427,11 @@ impl Started {
                     Asked::Reopen => self.sink.reopen(),
                     Asked::Stop if interruptible => return false,
                     Asked::Stop => {}
+                },
+                Some(command) = self.commands.recv() => match command {
+                    Command::Look(look) => look(self),
+                    // It is under way.
+                    Command::Drain => {}
                 },
                 Some(notice) = self.notices.recv() => {
                     if let Notice::Finished { worker }

@@ -38,6 +38,7 @@ pub(crate) fn plan(access: AccessLog, queue_max: usize) -> Arc<Plan> {
             queue_max,
             refused_max: 1,
         },
+        admin: None,
         listeners: vec![listener()],
         upstreams: vec![upstream()],
     })

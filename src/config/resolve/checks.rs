@@ -44,7 +44,8 @@ fn tcp_binds(plan: &Plan) -> HashMap<SocketAddr, (&ListenerPlan, &Located<BindAd
 /// The kernel would share the connections of one address between two listeners (SO_REUSEPORT).
 fn binds_differ(desk: &mut Desk<'_>, plan: &Plan) {
     let mut first_lines: HashMap<String, usize> = HashMap::new();
-    for (_, bind) in all_binds(plan) {
+    let admin = plan.admin.iter().flat_map(|admin| &admin.listen);
+    for bind in all_binds(plan).map(|(_, bind)| bind).chain(admin) {
         let key = match &bind.value {
             BindAddress::Tcp(address) if address.port() == 0 => continue,
             BindAddress::Tcp(address) => address.to_string(),

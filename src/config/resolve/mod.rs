@@ -4,6 +4,7 @@
 //! in the same run; only [`super::Loaded`] decides whether it may be used.
 
 mod access;
+mod admin;
 mod checks;
 mod downstream;
 mod health_check;
@@ -48,6 +49,7 @@ pub(super) fn resolve(
     let plan = Plan {
         runtime: runtime::runtime(desk, root.runtime),
         log: log::log(desk, root.log),
+        admin: admin::admin(desk, root.admin),
         listeners: listener::listeners(desk, root.listener, &mut groups),
         upstreams: upstream::upstreams(desk, root.upstream),
     };

@@ -21,6 +21,12 @@ const CARRIAGE: Carriage = Carriage {
     ktls_after: 0,
 };
 
+const HEALTH: HealthPlan = HealthPlan {
+    fails_max: 1,
+    fail_timeout: Duration::from_secs(1),
+    slow_start: Duration::ZERO,
+};
+
 fn plan(listener: Option<DownstreamTls>, upstream: Option<UpstreamTls>) -> Plan {
     let second = Duration::from_secs(1);
     Plan {
@@ -33,6 +39,7 @@ fn plan(listener: Option<DownstreamTls>, upstream: Option<UpstreamTls>) -> Plan 
             resolver: Vec::new(),
         },
         log: crate::observe::sample::plan(AccessLog::Off, 1).log.clone(),
+        admin: None,
         listeners: vec![ListenerPlan {
             name: "l".into(),
             binds: vec![],
@@ -63,11 +70,7 @@ fn plan(listener: Option<DownstreamTls>, upstream: Option<UpstreamTls>) -> Plan 
                 backup: false,
                 down: false,
                 connections_max: 0,
-                health: HealthPlan {
-                    fails_max: 1,
-                    fail_timeout: second,
-                    slow_start: Duration::ZERO,
-                },
+                health: HEALTH,
             }],
             balance: Balance::RoundRobin,
             queue_max: 0,

@@ -59,6 +59,16 @@ impl Curl {
             .arg(format!("{scheme}://{name}:{port}/"))
     }
 
+    /// Of a whole URL.
+    #[must_use]
+    pub fn at(url: &str) -> Self {
+        let curl = Self {
+            arguments: Vec::new(),
+        };
+        curl.args(&["--silent", "--show-error", "--max-time", "15"])
+            .args(&["--noproxy", "*", url])
+    }
+
     #[must_use]
     pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
         self.arguments.push(argument.as_ref().to_owned());

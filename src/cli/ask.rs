@@ -1,0 +1,199 @@
+//! The commands' end of the admin server: one HTTP request over its unix socket.
+
+use std::fmt;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Deserialize;
+
+use super::{EXIT_REFUSED, EXIT_SYSTEM};
+use crate::config::ADMIN_SOCKET;
+
+/// Longer than the server lets a connection live.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(70);
+/// A hundred thousand connections are a tenth of that.
+const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Which process is spoken to.
+#[derive(Debug, Args)]
+pub(super) struct Socket {
+    /// The unix socket of the process's [admin] table.
+    #[arg(long = "socket", value_name = "PATH", default_value = ADMIN_SOCKET)]
+    path: PathBuf,
+}
+
+/// Why there is no answer to use. The text says what, where, and what to do.
+#[derive(Debug)]
+pub(super) enum AskError {
+    Unreachable {
+        path: PathBuf,
+        error: io::Error,
+    },
+    /// What came back is no answer of Ringway.
+    Strange {
+        path: PathBuf,
+    },
+    /// The process says why not.
+    Refused {
+        status: u16,
+        words: String,
+    },
+}
+
+impl Socket {
+    /// # Errors
+    /// [`AskError`]
+    #[cfg_attr(not(test), expect(dead_code, reason = "for commands that are to come"))]
+    pub(super) fn get(&self, target: &str) -> Result<String, AskError> {
+        self.ask("GET", target, "")
+    }
+
+    /// # Errors
+    /// [`AskError`]
+    pub(super) fn post(&self, target: &str, body: &str) -> Result<String, AskError> {
+        self.ask("POST", target, body)
+    }
+
+    /// HTTP/1.0, so that the answer has no chunks and ends with the connection.
+    fn ask(&self, method: &str, target: &str, body: &str) -> Result<String, AskError> {
+        let request = format!(
+            "{method} {target} HTTP/1.0\r\nHost: ringway\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let exchanged = exchange(&self.path, request.as_bytes());
+        let answer = exchanged.map_err(|error| AskError::Unreachable {
+            path: self.path.clone(),
+            error,
+        })?;
+        let Some((status, body)) = parsed(&answer) else {
+            let path = self.path.clone();
+            return Err(AskError::Strange { path });
+        };
+        match status {
+            200..300 => Ok(body.to_owned()),
+            _ => Err(AskError::Refused {
+                status,
+                words: words(body),
+            }),
+        }
+    }
+}
+
+fn exchange(path: &Path, request: &[u8]) -> io::Result<Vec<u8>> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(ANSWER_WAIT_MAX))?;
+    stream.set_write_timeout(Some(ANSWER_WAIT_MAX))?;
+    stream.write_all(request)?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+/// Status and body of a whole answer.
+fn parsed(answer: &[u8]) -> Option<(u16, &str)> {
+    let (head, body) = std::str::from_utf8(answer).ok()?.split_once("\r\n\r\n")?;
+    let mut lines = head.lines();
+    let mut status = lines.next()?.split(' ');
+    let version = status.next()?;
+    let status = status.next()?.parse().ok()?;
+    let length = lines.find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        let is_length = name.eq_ignore_ascii_case("content-length");
+        is_length.then(|| value.trim().parse::<usize>().ok())?
+    })?;
+    (version.starts_with("HTTP/1.") && length == body.len()).then_some((status, body))
+}
+
+/// What a refusal says; the body itself where it is none of ours.
+fn words(body: &str) -> String {
+    #[derive(Deserialize)]
+    struct Refusal {
+        error: String,
+        cure: String,
+    }
+    match serde_json::from_str::<Refusal>(body) {
+        Ok(Refusal { error, cure }) => format!("{error}\n  cure: {cure}"),
+        Err(_) => body.trim().to_owned(),
+    }
+}
+
+impl AskError {
+    /// Says it on stderr.
+    pub(super) fn exit(&self) -> ExitCode {
+        // A closed stderr has nobody to tell.
+        let _ = writeln!(io::stderr(), "ringway: {self}");
+        ExitCode::from(match self {
+            Self::Refused { .. } => EXIT_REFUSED,
+            Self::Unreachable { .. } | Self::Strange { .. } => EXIT_SYSTEM,
+        })
+    }
+}
+
+impl fmt::Display for AskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable { path, error } => {
+                let cure = match error.kind() {
+                    io::ErrorKind::NotFound => {
+                        "start ringway with an [admin] table in its configuration, or say where its \
+                         socket is with --socket"
+                    }
+                    io::ErrorKind::ConnectionRefused => "the process that listened there has ended",
+                    io::ErrorKind::PermissionDenied => {
+                        "run as root or as a user that `mode` of [admin] lets in"
+                    }
+                    _ => "see that the process is alive",
+                };
+                let path = path.display();
+                write!(f, "{path} does not answer: {error}\n  cure: {cure}")
+            }
+            Self::Strange { path } => write!(
+                f,
+                "{} does not answer as ringway does\n  cure: name the socket of [admin] with --socket",
+                path.display()
+            ),
+            Self::Refused { status, words } => write!(f, "{words} (HTTP {status})"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_answer_is_taken_and_no_other() {
+        let whole = b"HTTP/1.0 200 OK\r\ncontent-type: text/plain\r\nContent-Length: 3\r\n\r\nabc";
+        assert_eq!(parsed(whole), Some((200, "abc")));
+        for cut in 0..whole.len() {
+            assert_eq!(parsed(&whole[..cut]), None, "{cut}");
+        }
+        for strange in ["", "SSH-2.0-x\r\n\r\n", "HTTP/1.1 abc\r\n\r\n"] {
+            assert_eq!(parsed(strange.as_bytes()), None, "{strange}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_told_with_its_cure() {
+        let ours = r#"{"error":"no such group","cure":"groups are a, b"}"#;
+        assert_eq!(words(ours), "no such group\n  cure: groups are a, b");
+        assert_eq!(words(" Bad Request\n"), "Bad Request");
+    }
+
+    #[test]
+    fn a_process_that_is_not_there_is_told_with_its_cure() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = Socket {
+            path: folder.path().join("admin.sock"),
+        };
+        let words = socket.get("/health").unwrap_err().to_string();
+        assert!(
+            words.contains("[admin]") && words.contains("--socket"),
+            "{words}"
+        );
+    }
+}

@@ -1,0 +1,233 @@
+use std::fmt;
+use std::fs::{self, Permissions};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use crate::config::{AdminPlan, BindAddress};
+use crate::control::sockets::remove_if_stale;
+
+/// Clients that may wait for a place; the kernel refuses more.
+const BACKLOG: i32 = 64;
+
+/// One address of the admin server.
+#[derive(Debug)]
+pub(super) enum Door {
+    Unix(UnixListener, SocketFile),
+    Tcp(TcpListener, SocketAddr),
+}
+
+/// Who has connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// Let in by the file's permissions; the ids are the kernel's word (SO_PEERCRED, unix(7)).
+    Local {
+        uid: u32,
+        pid: i32,
+    },
+    Network(SocketAddr),
+}
+
+/// Removes the path when it is dropped, unless another process has put its own there.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+#[derive(Debug)]
+pub(in crate::control) struct ListenError {
+    address: String,
+    error: io::Error,
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, error } = self;
+        let cure = match error.kind() {
+            io::ErrorKind::AddrInUse => "another process listens there; `ss -ltnxp` names it",
+            io::ErrorKind::PermissionDenied => {
+                "a unix socket needs a folder that this user may write to"
+            }
+            io::ErrorKind::NotFound => {
+                "the folder does not exist: make it, or let systemd do so (RuntimeDirectory=ringway)"
+            }
+            io::ErrorKind::AddrNotAvailable => "no interface of this machine has the address",
+            _ => "see bind(2) and listen(2) for this error",
+        };
+        write!(
+            f,
+            "`listen` of [admin]: cannot listen on {address}: {error}: {cure}"
+        )
+    }
+}
+
+impl Door {
+    pub(super) fn open(address: &BindAddress, plan: &AdminPlan) -> Result<Self, ListenError> {
+        let opened = match address {
+            BindAddress::Tcp(address) => open_tcp(*address),
+            BindAddress::Unix(path) => open_unix(path, plan.mode),
+        };
+        opened.map_err(|error| ListenError {
+            address: match address {
+                BindAddress::Tcp(address) => address.to_string(),
+                BindAddress::Unix(path) => format!("unix:{}", path.display()),
+            },
+            error,
+        })
+    }
+
+    pub(super) async fn accept(&self) -> io::Result<(Stream, Peer)> {
+        match self {
+            Self::Unix(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                let credentials = stream.peer_cred()?;
+                let peer = Peer::Local {
+                    uid: credentials.uid(),
+                    pid: credentials.pid().unwrap_or_default(),
+                };
+                Ok((Stream::Unix(stream), peer))
+            }
+            Self::Tcp(listener, _) => {
+                let (stream, address) = listener.accept().await?;
+                Ok((Stream::Tcp(stream), Peer::Network(address)))
+            }
+        }
+    }
+}
+
+pub(super) enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+/// The permissions stand before anybody can connect: that needs listen(2).
+fn open_unix(path: &Path, mode: u32) -> io::Result<Door> {
+    remove_if_stale(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    let file = SocketFile::of(path)?;
+    fs::set_permissions(path, Permissions::from_mode(mode))?;
+    socket.listen(BACKLOG)?;
+    let listener = UnixListener::from_std(std::os::fd::OwnedFd::from(socket).into())?;
+    Ok(Door::Unix(listener, file))
+}
+
+/// Without SO_REUSEPORT: two processes must not share the address without a word.
+fn open_tcp(address: SocketAddr) -> io::Result<Door> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking(),
+        None,
+    )?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    let listener = TcpListener::from_std(socket.into())?;
+    let address = listener.local_addr()?;
+    Ok(Door::Tcp(listener, address))
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            inode: inode(path)?,
+        })
+    }
+}
+
+fn inode(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if inode(&self.path).is_ok_and(|now| now == self.inode) {
+            // Somebody may have removed it before us.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl fmt::Display for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(_, file) => write!(f, "unix:{}", file.path.display()),
+            Self::Tcp(_, address) => address.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local { uid, pid } => write!(f, "user {uid}, process {pid}"),
+            Self::Network(address) => address.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Located;
+
+    fn plan(mode: u32) -> AdminPlan {
+        AdminPlan {
+            listen: Vec::<Located<BindAddress>>::new(),
+            mode,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_has_the_permissions_of_the_plan_and_its_file_goes_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let address = BindAddress::Unix(path.clone());
+        let door = Door::open(&address, &plan(0o640)).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o640);
+        let taken = Door::open(&address, &plan(0o640)).unwrap_err().to_string();
+        assert!(
+            taken.contains("another process listens there") && taken.contains("[admin]"),
+            "{taken}"
+        );
+        drop(door);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_another_process_has_put_there_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let address = BindAddress::Unix(path.clone());
+        let old = Door::open(&address, &plan(0o600)).unwrap();
+        fs::rename(&path, folder.path().join("old.sock")).unwrap();
+        let new = Door::open(&address, &plan(0o600)).unwrap();
+        drop(old);
+        assert!(path.exists());
+        drop(new);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_process_left_is_no_obstacle_and_a_missing_folder_has_its_cure() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        drop(Door::open(&BindAddress::Unix(path), &plan(0o600)).unwrap());
+        let nowhere = BindAddress::Unix(folder.path().join("none/admin.sock"));
+        let words = Door::open(&nowhere, &plan(0o600)).unwrap_err().to_string();
+        assert!(words.contains("RuntimeDirectory=ringway"), "{words}");
+    }
+}

@@ -1,0 +1,172 @@
+use std::pin::Pin;
+
+use hyper::body::Bytes;
+use hyper::{Method, StatusCode};
+use serde::Serialize;
+
+use super::answer::Answer;
+use super::listen::Peer;
+use super::reach::{Command, Reach};
+
+/// A request that has found its route.
+#[expect(dead_code, reason = "for routes that are to come")]
+pub(super) struct Asked {
+    /// Behind the `?`; empty: there is none.
+    pub(super) query: String,
+    pub(super) body: Bytes,
+    pub(super) peer: Peer,
+    pub(super) reach: Reach,
+}
+
+type Answering = Pin<Box<dyn Future<Output = Result<Answer, Answer>> + Send>>;
+
+struct Route {
+    /// It changes something: POST, and by a unix socket only.
+    changes: bool,
+    path: &'static str,
+    run: fn(Asked) -> Answering,
+}
+
+const fn get(path: &'static str, run: fn(Asked) -> Answering) -> Route {
+    Route {
+        changes: false,
+        path,
+        run,
+    }
+}
+
+const fn post(path: &'static str, run: fn(Asked) -> Answering) -> Route {
+    Route {
+        changes: true,
+        path,
+        run,
+    }
+}
+
+/// All that is served. docs/admin.md has each, held together by a test.
+const ROUTES: &[Route] = &[
+    get("/", |_| Box::pin(std::future::ready(Ok(paths())))),
+    get("/health", |asked| Box::pin(health(asked))),
+    post("/drain", |asked| Box::pin(drain(asked))),
+];
+
+pub(super) async fn answer(method: &Method, path: &str, asked: Asked) -> Answer {
+    let route = match find(method, path, asked.peer) {
+        Ok(route) => route,
+        Err(refused) => return refused,
+    };
+    let peer = asked.peer;
+    let answer = (route.run)(asked).await.unwrap_or_else(|refused| refused);
+    if route.changes {
+        let status = answer.status.as_u16();
+        tracing::info!("admin: POST {path} by {peer}: {status}");
+    }
+    answer
+}
+
+fn find(method: &Method, path: &str, peer: Peer) -> Result<&'static Route, Answer> {
+    let Some(route) = ROUTES.iter().find(|route| route.path == path) else {
+        let paths: Vec<&str> = ROUTES.iter().map(|route| route.path).collect();
+        return Err(Answer::refused(
+            StatusCode::NOT_FOUND,
+            "there is nothing at this path",
+            &format!("the paths are {}", paths.join(", ")),
+        ));
+    };
+    let allowed = if route.changes { "POST" } else { "GET, HEAD" };
+    if !allowed.split(", ").any(|it| it == method.as_str()) {
+        let error = format!("{path} takes {allowed} and not {method}");
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        let answer = Answer::refused(status, &error, "see docs/admin.md");
+        return Err(answer.allowing(allowed));
+    }
+    if route.changes && matches!(peer, Peer::Network(_)) {
+        return Err(Answer::refused(
+            StatusCode::FORBIDDEN,
+            "who comes by TCP is unknown, and may look but not change",
+            "ask by the unix socket: `listen` of [admin] names it",
+        ));
+    }
+    Ok(route)
+}
+
+/// For whoever looks around with curl.
+fn paths() -> Answer {
+    let line = |route: &Route| {
+        let method = if route.changes { "POST" } else { "GET" };
+        format!("{method} {}\n", route.path)
+    };
+    Answer::text(ROUTES.iter().map(line).collect::<String>())
+}
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+}
+
+async fn health(asked: Asked) -> Result<Answer, Answer> {
+    let draining = asked.reach.look(|started| started.is_draining()).await?;
+    let status = if draining { "draining" } else { "running" };
+    let answer = Answer::json(&Health { status });
+    Ok(match draining {
+        // A load balancer in front sends no more.
+        true => answer.with_status(StatusCode::SERVICE_UNAVAILABLE),
+        false => answer,
+    })
+}
+
+async fn drain(asked: Asked) -> Result<Answer, Answer> {
+    asked.reach.command(Command::Drain).await?;
+    Ok(Answer::json(&Health { status: "draining" }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOCAL: Peer = Peer::Local { uid: 0, pid: 1 };
+
+    fn status(method: &Method, path: &str, peer: Peer) -> Option<u16> {
+        find(method, path, peer)
+            .err()
+            .map(|answer| answer.status.as_u16())
+    }
+
+    #[test]
+    fn who_comes_by_tcp_may_look_and_not_change() {
+        let network = Peer::Network("127.0.0.1:1".parse().unwrap());
+        for route in ROUTES {
+            let method = if route.changes {
+                Method::POST
+            } else {
+                Method::GET
+            };
+            assert_eq!(status(&method, route.path, LOCAL), None, "{}", route.path);
+            let expected = route.changes.then_some(403);
+            assert_eq!(
+                status(&method, route.path, network),
+                expected,
+                "{}",
+                route.path
+            );
+        }
+    }
+
+    #[test]
+    fn other_paths_and_methods_are_refused_by_name() {
+        assert_eq!(status(&Method::GET, "/x", LOCAL), Some(404));
+        assert_eq!(status(&Method::GET, "/drain", LOCAL), Some(405));
+        assert_eq!(status(&Method::POST, "/health", LOCAL), Some(405));
+        assert_eq!(status(&Method::HEAD, "/health", LOCAL), None);
+        let refused = find(&Method::DELETE, "/health", LOCAL).err().unwrap();
+        assert!(refused.body().contains("takes GET, HEAD and not DELETE"));
+    }
+
+    #[test]
+    fn each_path_stands_once() {
+        let mut paths: Vec<_> = ROUTES.iter().map(|route| route.path).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        assert_eq!(paths.len(), ROUTES.len());
+    }
+}
