@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use crate::config::{self, Loaded};
 
 use super::{EXIT_REFUSED, report};
-use crate::{net, tls};
+use crate::control::examine;
 
 /// `ringway check FILE`: all diagnostics to stderr, one line of summary to stdout.
 #[must_use]
 pub fn run(path: &Path) -> ExitCode {
-    let loaded = examine(config::load(path));
+    let loaded = examine(config::load(path)).loaded;
     report(&loaded);
     // A closed stdout does not change what the exit code says.
     let _ = writeln!(io::stdout(), "{}", summary(&loaded));
@@ -18,13 +18,6 @@ pub fn run(path: &Path) -> ExitCode {
         Some(_) => ExitCode::SUCCESS,
         None => ExitCode::from(EXIT_REFUSED),
     }
-}
-
-/// Opens the files that the configuration names, too, and tries what needs rights.
-pub(super) fn examine(mut loaded: Loaded) -> Loaded {
-    loaded.inspect(tls::inspect);
-    loaded.inspect(net::inspect);
-    loaded
 }
 
 fn summary(loaded: &Loaded) -> String {

@@ -2,17 +2,17 @@ use std::panic::PanicHookInfo;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::{EXIT_INTERNAL, EXIT_REFUSED, EXIT_SYSTEM, check, report};
+use super::{EXIT_INTERNAL, EXIT_REFUSED, EXIT_SYSTEM, report};
 use crate::config;
-use crate::control::{Options, StartError, Started, start};
+use crate::control::{Options, StartError, Started, examine, start};
 use crate::observe::events;
 
 /// `ringway run FILE`: everything that `check` says, then the proxy until a signal ends it.
 #[must_use]
 pub(super) fn run(path: &Path, allow_epoll: bool) -> ExitCode {
-    let loaded = check::examine(config::load(path));
-    report(&loaded);
-    let Some(plan) = loaded.into_plan() else {
+    let examined = examine(config::load(path));
+    report(&examined.loaded);
+    let Some(checked) = examined.checked(path) else {
         return ExitCode::from(EXIT_REFUSED);
     };
     let Ok(_events) = events::init() else {
@@ -24,7 +24,7 @@ pub(super) fn run(path: &Path, allow_epoll: bool) -> ExitCode {
         .build();
     match runtime {
         Ok(runtime) => runtime.block_on(async {
-            let started = start(plan, Options { allow_epoll }).await;
+            let started = start(checked, Options { allow_epoll }).await;
             serve(started).await
         }),
         Err(error) => refuse(&StartError::System(error.to_string())),

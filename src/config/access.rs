@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::plan::Located;
 
 /// What a listener asks of clients before it serves them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct AccessPlan {
     /// Empty: every address that `deny` does not name.
     pub allow: Vec<IpNet>,
@@ -74,7 +74,7 @@ pub struct Pace {
 }
 
 /// Which address of our own a server sees.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub enum LocalAddress {
     /// The kernel chooses by its routes.
     #[default]

@@ -4,6 +4,7 @@
 
 mod admin;
 mod check;
+mod files;
 mod log;
 mod tls;
 
@@ -19,6 +20,7 @@ use crate::types::{GroupId, ListenerId};
 
 pub use admin::AdminPlan;
 pub use check::{CheckKind, CheckPlan};
+pub use files::{FileKind, NamedFile};
 pub use log::{AccessLog, Facility, LogFormat, LogPlan, Piece, SyslogPlan};
 pub use tls::{
     CertificatePlan, CipherSuite, DownstreamTls, Group, IdentityPattern, KeyLogPlan, Resumption,
@@ -62,6 +64,13 @@ pub struct Place {
 pub struct Located<T> {
     pub value: T,
     pub place: Place,
+}
+
+/// Where a value stands does not make it another one.
+impl<T: PartialEq> PartialEq for Located<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -284,7 +293,7 @@ pub struct Keepalive {
     pub probes: u32,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct UpstreamPlan {
     pub name: String,
     /// At least one.
@@ -350,7 +359,7 @@ pub enum Setback {
     Verification,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ServerPlan {
     pub address: Located<ServerAddress>,
     /// 1 to 65,535: share of connections relative to the others.
@@ -399,7 +408,7 @@ impl std::fmt::Display for ServerAddress {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ResolvePlan {
     /// A shorter TTL counts as this long.
     pub ttl_min: Duration,

@@ -1,9 +1,12 @@
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::resolver::NameKey;
+use crate::config::Plan;
 use crate::net::PeerAddress;
 use crate::session::RunState;
+use crate::types::{GroupId, ServerId};
 use crate::upstream::{Change, Found, ServerState};
 use crate::worker::{Letter, Postbox};
 
@@ -15,10 +18,23 @@ pub(super) struct Board {
 
 #[derive(Default)]
 struct BoardState {
+    generation: u64,
+    /// `None`: before the first.
+    plan: Option<Arc<Plan>>,
+    /// The one before, whose numbers may still come from workers.
+    last: Option<(u64, Arc<Plan>)>,
+    outlook: Outlook,
+    /// Of a generation that is being prepared.
+    next: Option<(u64, Outlook)>,
+    workers: BTreeMap<usize, Postbox>,
+}
+
+/// What is known of the servers, in the numbering of one plan.
+#[derive(Default)]
+struct Outlook {
     known: BTreeMap<NameKey, Arc<[Found]>>,
     /// All that are not up.
     down: HashMap<(NameKey, PeerAddress), ServerState>,
-    workers: BTreeMap<usize, Postbox>,
 }
 
 #[expect(
@@ -28,49 +44,119 @@ struct BoardState {
 type BoardLock = std::sync::Mutex<BoardState>;
 
 impl Board {
-    pub(super) fn publish(&self, key: NameKey, found: Vec<Found>) {
+    /// The first plan.
+    pub(super) fn begin(&self, plan: Arc<Plan>) {
+        self.with(|board| board.plan = Some(plan));
+    }
+
+    /// A name's addresses, in the numbering of a generation: told if it is in force, kept if it is
+    /// being prepared, and of no interest if it is over.
+    pub(super) fn publish(&self, generation: u64, key: NameKey, found: Vec<Found>) {
         self.with(|board| {
             let found: Arc<[Found]> = found.into();
-            board.down.retain(|(known, address), _| {
+            if let Some((_, next)) = board.next.as_mut().filter(|(it, _)| *it == generation) {
+                next.known.insert(key, found);
+                return;
+            }
+            if generation != board.generation {
+                return;
+            }
+            board.outlook.down.retain(|(known, address), _| {
                 let stays = |found: &Found| *address == PeerAddress::Ip(found.address);
                 *known != key || found.iter().any(stays)
             });
-            board.known.insert(key, Arc::clone(&found));
+            board.outlook.known.insert(key, Arc::clone(&found));
             for postbox in board.workers.values() {
                 postbox.post(resolved(key, &found));
             }
         });
     }
 
+    /// A generation is being prepared, or none is any more.
+    pub(super) fn stage(&self, generation: Option<u64>) {
+        self.with(|board| board.next = generation.map(|it| (it, Outlook::default())));
+    }
+
+    /// Posts a letter to every worker. Returns how many there are.
+    pub(super) fn post_all(&self, mut letter: impl FnMut(usize) -> Letter) -> usize {
+        self.with(|board| {
+            for (worker, postbox) in &board.workers {
+                postbox.post(letter(*worker));
+            }
+            board.workers.len()
+        })
+    }
+
+    /// The generation that was being prepared is in force. Each worker is told by `letter`, made of
+    /// what is known of the servers.
+    pub(super) fn switch(&self, plan: &Arc<Plan>, mut letter: impl FnMut(Vec<Letter>) -> Letter) {
+        self.with(|board| {
+            let Some((generation, mut next)) = board.next.take() else {
+                return;
+            };
+            if let Some(before) = &board.plan {
+                let down = board.outlook.down.iter();
+                let kept = down.filter_map(|((key, address), state)| {
+                    let key = translated(before, plan, *key)?;
+                    next.has(plan, key, address, *state)
+                        .then(|| ((key, address.clone()), *state))
+                });
+                next.down = kept.collect();
+                board.last = Some((board.generation, Arc::clone(before)));
+            }
+            board.outlook = next;
+            board.generation = generation;
+            board.plan = Some(Arc::clone(plan));
+            for postbox in board.workers.values() {
+                postbox.post(letter(board.outlook.letters()));
+            }
+        });
+    }
+
+    /// The addresses of every name.
+    pub(super) fn known(&self) -> Vec<(NameKey, Vec<SocketAddr>)> {
+        self.with(|board| {
+            let known = board.outlook.known.iter();
+            known
+                .map(|(key, found)| (*key, found.iter().map(|it| it.address).collect()))
+                .collect()
+        })
+    }
+
     /// A worker that is new, or new again, learns all that is known.
     pub(super) fn enlist(&self, worker: usize, postbox: Postbox) {
         self.with(|board| {
-            for (key, found) in &board.known {
-                postbox.post(resolved(*key, found));
-            }
-            for ((key, address), state) in &board.down {
-                postbox.post(server(*key, address, *state));
+            for letter in board.outlook.letters() {
+                postbox.post(letter);
             }
             board.workers.insert(worker, postbox);
         });
     }
 
-    /// A worker has found out how a server is. True: it was not known, and the others are told.
+    /// A worker has found out how a server is, and tells it in the numbering of a generation. The
+    /// change as the plan in force has it: it was not known, and the others are told.
     ///
     /// What the checks say of a server stands above what connections meet.
-    pub(super) fn on_change(&self, worker: usize, change: &Change) -> bool {
+    pub(super) fn on_change(&self, worker: usize, told: (u64, Change)) -> Option<Change> {
         self.with(|board| {
-            let place = (key_of(change), change.address.clone());
-            let is_news = match (change.state, board.down.get(&place)) {
+            let change = board.current(told)?;
+            let place = (key_of(&change), change.address.clone());
+            let is_news = match (change.state, board.outlook.down.get(&place)) {
                 (ServerState::Up, known) => known == Some(&ServerState::Down),
                 (_, known) => known.is_none(),
             };
-            if is_news {
-                board.note(place, change.state);
-                board.tell(change, Some(worker));
+            if !is_news {
+                return None;
             }
-            is_news
+            board.note(place, change.state);
+            board.tell(&change, Some(worker));
+            Some(change)
         })
+    }
+
+    /// The plan in force.
+    pub(super) fn plan(&self) -> Option<Arc<Plan>> {
+        self.with(|board| board.plan.clone())
     }
 
     /// The checks of a server have found that it is down, or up again: all workers are told.
@@ -107,11 +193,59 @@ impl Board {
     }
 }
 
+impl Outlook {
+    fn letters(&self) -> Vec<Letter> {
+        let known = self.known.iter().map(|(key, found)| resolved(*key, found));
+        let down = self.down.iter();
+        let down = down.map(|((key, address), state)| server(*key, address, *state));
+        known.chain(down).collect()
+    }
+
+    /// Whether a server's state is of use under `plan`: its address is still the server's, and
+    /// who says that it is barred can say that it is not.
+    fn has(&self, plan: &Plan, key: NameKey, address: &PeerAddress, state: ServerState) -> bool {
+        let is_there = match self.known.get(&key) {
+            None => true,
+            Some(found) => found
+                .iter()
+                .any(|it| *address == PeerAddress::Ip(it.address)),
+        };
+        let has_checks = plan.upstream(key.group).check.is_some();
+        is_there && (state != ServerState::Barred || has_checks)
+    }
+}
+
+/// The same server of the same group under another plan.
+pub(super) fn translated(before: &Plan, after: &Plan, key: NameKey) -> Option<NameKey> {
+    let group = before.upstreams.get(usize::from(key.group.0))?;
+    let server = group.servers.get(usize::from(key.server.0))?;
+    let mut groups = (0..).map(GroupId).zip(&after.upstreams);
+    let (group, next) = groups.find(|(_, it)| it.name == group.name)?;
+    let mut servers = (0..).map(ServerId).zip(&next.servers);
+    let (server, _) = servers.find(|(_, it)| it.address == server.address)?;
+    Some(NameKey { group, server })
+}
+
 impl BoardState {
+    /// A change in the numbering of the plan in force.
+    fn current(&self, (generation, change): (u64, Change)) -> Option<Change> {
+        if generation == self.generation {
+            return Some(change);
+        }
+        let (number, last) = self.last.as_ref()?;
+        let plan = self.plan.as_ref()?;
+        let key = (*number == generation).then(|| translated(last, plan, key_of(&change)))??;
+        Some(Change {
+            group: key.group,
+            server: key.server,
+            ..change
+        })
+    }
+
     fn note(&mut self, place: (NameKey, PeerAddress), state: ServerState) {
         match state {
-            ServerState::Up => self.down.remove(&place),
-            ServerState::Down | ServerState::Barred => self.down.insert(place, state),
+            ServerState::Up => self.outlook.down.remove(&place),
+            ServerState::Down | ServerState::Barred => self.outlook.down.insert(place, state),
         };
     }
 
@@ -149,10 +283,7 @@ fn server(key: NameKey, address: &PeerAddress, state: ServerState) -> Letter {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use super::*;
-    use crate::types::{GroupId, ServerId};
     use crate::worker::{Mailbox, mailbox};
 
     const FIRST: NameKey = NameKey {
@@ -195,7 +326,7 @@ mod tests {
     fn every_worker_is_told_of_new_addresses_once() {
         let board = Board::default();
         let mailboxes = [enlisted(&board, 0), enlisted(&board, 1)];
-        board.publish(FIRST, addresses(&[1, 2]));
+        board.publish(0, FIRST, addresses(&[1, 2]));
         for mailbox in &mailboxes {
             assert_eq!(told(mailbox), [(FIRST, vec![1, 2])]);
             assert_eq!(told(mailbox), []);
@@ -205,9 +336,9 @@ mod tests {
     #[test]
     fn a_worker_that_comes_late_learns_the_last_addresses_of_every_name() {
         let board = Board::default();
-        board.publish(FIRST, addresses(&[1, 2]));
-        board.publish(SECOND, addresses(&[7]));
-        board.publish(FIRST, addresses(&[3]));
+        board.publish(0, FIRST, addresses(&[1, 2]));
+        board.publish(0, SECOND, addresses(&[7]));
+        board.publish(0, FIRST, addresses(&[3]));
         let late = enlisted(&board, 0);
         assert_eq!(told(&late), [(FIRST, vec![3]), (SECOND, vec![7])]);
     }
@@ -241,13 +372,19 @@ mod tests {
             enlisted(&board, 1),
             enlisted(&board, 2),
         ];
-        assert!(board.on_change(1, &change(ServerState::Down)));
-        assert!(!board.on_change(0, &change(ServerState::Down)), "known");
+        assert!(board.on_change(1, (0, change(ServerState::Down))).is_some());
+        assert!(
+            board.on_change(0, (0, change(ServerState::Down))).is_none(),
+            "known"
+        );
         let told = mailboxes.each_ref().map(states);
         let down = vec![ServerState::Down];
         assert_eq!(told, [down.clone(), vec![], down]);
-        assert!(board.on_change(0, &change(ServerState::Up)));
-        assert!(!board.on_change(2, &change(ServerState::Up)), "known");
+        assert!(board.on_change(0, (0, change(ServerState::Up))).is_some());
+        assert!(
+            board.on_change(2, (0, change(ServerState::Up))).is_none(),
+            "known"
+        );
         let told = mailboxes.each_ref().map(states);
         let up = vec![ServerState::Up];
         assert_eq!(told, [vec![], up.clone(), up]);
@@ -256,10 +393,10 @@ mod tests {
     #[test]
     fn a_worker_that_comes_late_learns_which_servers_are_down_and_still_there() {
         let board = Board::default();
-        board.publish(FIRST, addresses(&[1, 2]));
-        assert!(board.on_change(0, &change(ServerState::Down)));
+        board.publish(0, FIRST, addresses(&[1, 2]));
+        assert!(board.on_change(0, (0, change(ServerState::Down))).is_some());
         assert_eq!(states(&enlisted(&board, 1)), [ServerState::Down]);
-        board.publish(FIRST, addresses(&[2]));
+        board.publish(0, FIRST, addresses(&[2]));
         assert_eq!(states(&enlisted(&board, 2)), []);
     }
 
@@ -267,15 +404,15 @@ mod tests {
     fn a_worker_that_is_started_again_learns_what_it_knew_and_what_it_missed() {
         let board = Board::default();
         let before = enlisted(&board, 0);
-        board.publish(FIRST, addresses(&[1]));
+        board.publish(0, FIRST, addresses(&[1]));
         board.strike(0);
         assert!(board.is_empty());
-        board.publish(SECOND, addresses(&[7]));
+        board.publish(0, SECOND, addresses(&[7]));
         assert_eq!(told(&before), [(FIRST, vec![1])]);
         let again = enlisted(&board, 0);
         assert!(!board.is_empty());
         assert_eq!(told(&again), [(FIRST, vec![1]), (SECOND, vec![7])]);
-        board.publish(FIRST, addresses(&[2]));
+        board.publish(0, FIRST, addresses(&[2]));
         assert_eq!(told(&again), [(FIRST, vec![2])]);
     }
 
@@ -295,7 +432,7 @@ mod tests {
             board.on_check(&change(known));
             let others = enlisted(&board, 1);
             let _ = states(&others);
-            let is_news = board.on_change(0, &change(heard));
+            let is_news = board.on_change(0, (0, change(heard))).is_some();
             assert_eq!(is_news, !told.is_empty(), "{known:?}, {heard:?}");
             assert_eq!(states(&others), told, "{known:?}, {heard:?}");
             let late: Vec<_> = [then].into_iter().filter(|it| *it != Up).collect();
@@ -308,7 +445,7 @@ mod tests {
         use ServerState::{Barred, Down, Up};
         let board = Board::default();
         let workers = [enlisted(&board, 0), enlisted(&board, 1)];
-        assert!(board.on_change(0, &change(Down)));
+        assert!(board.on_change(0, (0, change(Down))).is_some());
         board.on_check(&change(Barred));
         board.on_check(&change(Up));
         assert_eq!(states(&workers[0]), [Barred, Up]);
@@ -319,10 +456,10 @@ mod tests {
     #[test]
     fn an_address_that_a_name_has_lost_is_forgotten_with_its_state() {
         let board = Board::default();
-        board.publish(FIRST, addresses(&[1]));
+        board.publish(0, FIRST, addresses(&[1]));
         board.on_check(&change(ServerState::Barred));
-        board.publish(FIRST, addresses(&[2]));
-        board.publish(FIRST, addresses(&[1, 2]));
+        board.publish(0, FIRST, addresses(&[2]));
+        board.publish(0, FIRST, addresses(&[1, 2]));
         assert_eq!(states(&enlisted(&board, 0)), []);
     }
 }

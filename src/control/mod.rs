@@ -4,13 +4,17 @@ mod admin;
 mod banner;
 mod board;
 mod crew;
+mod outside;
 mod prober;
+mod reload;
 mod reports;
 pub mod resolver;
+mod shared;
 mod signals;
 mod sockets;
 mod supervisor;
 
+pub use reload::{Change, Changes, Checked, Examined, Version, diff, examine};
 #[cfg(test)]
 pub(crate) use supervisor::start_with;
 pub use supervisor::{Options, StartError, Started, start};

@@ -13,12 +13,7 @@ use crate::worker::Reports;
 pub(super) const REPORTS_MAX: usize = 4096;
 
 /// Follows one worker's reports until it is gone.
-pub(super) async fn follow(
-    mut reports: Reports,
-    worker: usize,
-    board: Board,
-    plan: impl AsRef<Plan>,
-) -> io::Result<()> {
+pub(super) async fn follow(mut reports: Reports, worker: usize, board: Board) -> io::Result<()> {
     let bell = UnixStream::from_std(reports.bell()?)?;
     let mut rings = [0; 64];
     loop {
@@ -28,9 +23,9 @@ pub(super) async fn follow(
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) => return Err(error),
         };
-        while let Some(change) = reports.received() {
-            if board.on_change(worker, &change) {
-                say(plan.as_ref(), &change);
+        while let Some(told) = reports.received() {
+            if let (Some(change), Some(plan)) = (board.on_change(worker, told), board.plan()) {
+                say(&plan, &change);
             }
         }
         match reports.newly_dropped() {

@@ -5,6 +5,9 @@ pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     reopen: Signal,
+    hang_up: Signal,
+    /// Asked for while something else could not be left.
+    postponed: Option<Asked>,
 }
 
 /// What a signal asks for.
@@ -14,6 +17,8 @@ pub(super) enum Asked {
     Stop,
     /// SIGUSR1: open the access log anew.
     Reopen,
+    /// SIGHUP: read the configuration anew.
+    Reload,
 }
 
 impl Signals {
@@ -22,14 +27,27 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             reopen: signal(SignalKind::user_defined1())?,
+            hang_up: signal(SignalKind::hangup())?,
+            postponed: None,
         })
     }
 
+    /// The next thing asked for will be this. The last word counts, but an end stays an end.
+    pub(super) fn put_back(&mut self, asked: Asked) {
+        if self.postponed != Some(Asked::Stop) {
+            self.postponed = Some(asked);
+        }
+    }
+
     pub(super) async fn next(&mut self) -> Asked {
+        if let Some(asked) = self.postponed.take() {
+            return asked;
+        }
         tokio::select! {
             _ = self.terminate.recv() => Asked::Stop,
             _ = self.interrupt.recv() => Asked::Stop,
             _ = self.reopen.recv() => Asked::Reopen,
+            _ = self.hang_up.recv() => Asked::Reload,
         }
     }
 }

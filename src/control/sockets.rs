@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,21 +10,33 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::time::sleep;
 
 use crate::config::{BindAddress, ListenerPlan, Plan, Steering};
-use crate::net::{PeerAddress, bind, local_address};
+use crate::net::{PeerAddress, bind, local_address, readjust};
 use crate::sys::steer_by_source;
-use crate::types::ListenerId;
+use crate::types::{ListenerId, SocketId};
 use crate::worker::Listen;
 
 /// Every listening socket of the process, kept open here so that a worker that is started again
 /// finds its connections waiting.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Sockets {
     bound: Vec<Bound>,
+    ids_given: u32,
+}
+
+/// What another plan needs: sockets that stay, and those that were bound for it.
+#[derive(Debug)]
+pub(super) struct Renewal {
+    kept: BTreeMap<SocketId, ListenerId>,
+    added: Vec<Bound>,
 }
 
 #[derive(Debug)]
 struct Bound {
+    id: SocketId,
     listener: ListenerId,
+    /// The listener's name and the address, as the plan has them.
+    name: String,
+    wanted: BindAddress,
     address: PeerAddress,
     /// One for each worker; a unix socket has but one, which all share.
     fds: Vec<OwnedFd>,
@@ -63,36 +76,77 @@ impl fmt::Display for BindError {
 
 impl Sockets {
     pub(super) async fn bind(plan: &Plan, workers: usize) -> Result<Self, BindError> {
-        let mut bound = Vec::new();
+        let mut sockets = Self::default();
+        let renewal = sockets.renewal(plan, workers).await?;
+        sockets.renew(renewal, plan);
+        Ok(sockets)
+    }
+
+    /// Binds what `plan` has and these have not. Nothing is kept of an error.
+    pub(super) async fn renewal(
+        &mut self,
+        plan: &Plan,
+        workers: usize,
+    ) -> Result<Renewal, BindError> {
+        let mut renewal = Renewal {
+            kept: BTreeMap::new(),
+            added: Vec::new(),
+        };
         for (id, listener) in (0..).map(ListenerId).zip(&plan.listeners) {
             for address in &listener.binds {
+                if let Some(known) = self.unclaimed(&listener.name, &address.value, &renewal) {
+                    renewal.kept.insert(known, id);
+                    continue;
+                }
                 let opened = open_patiently(listener, &address.value, workers).await;
-                let (address, fds) = opened.map_err(|error| BindError {
+                let (address_bound, fds) = opened.map_err(|error| BindError {
                     listener: listener.name.clone(),
                     address: written(&address.value),
                     error,
                 })?;
-                bound.push(Bound {
+                self.ids_given += 1;
+                renewal.added.push(Bound {
+                    id: SocketId(self.ids_given),
                     listener: id,
-                    address,
+                    name: listener.name.clone(),
+                    wanted: address.value.clone(),
+                    address: address_bound,
                     fds,
                 });
             }
         }
-        Ok(Self { bound })
+        Ok(renewal)
+    }
+
+    /// A socket of that address which no listener of the renewal has yet: one of the same listener,
+    /// or of another that has given it up. Port 0 is any port, so there the listener decides.
+    fn unclaimed(&self, name: &str, wanted: &BindAddress, renewal: &Renewal) -> Option<SocketId> {
+        let fits = |it: &&Bound| it.wanted == *wanted && !renewal.kept.contains_key(&it.id);
+        let is_any = matches!(wanted, BindAddress::Tcp(address) if address.port() == 0);
+        let mut own = self.bound.iter().filter(|it| it.name == name);
+        let mut others = self.bound.iter().filter(|_| !is_any);
+        own.find(fits).or_else(|| others.find(fits)).map(|it| it.id)
+    }
+
+    /// Takes the place of what was there: sockets without a listener are closed here, and go with
+    /// the workers' copies.
+    pub(super) fn renew(&mut self, renewal: Renewal, plan: &Plan) {
+        let Renewal { kept, added } = renewal;
+        self.bound.retain(|bound| kept.contains_key(&bound.id));
+        for bound in &mut self.bound {
+            if let Some(listener) = kept.get(&bound.id) {
+                let plan = plan.listener(*listener);
+                (bound.listener, bound.name) = (*listener, plan.name.clone());
+                bound.adjust(plan);
+            }
+        }
+        self.bound.extend(added);
     }
 
     /// The sockets of one worker.
     pub(super) fn of_worker(&self, worker: usize) -> io::Result<Vec<Listen>> {
-        let duplicate = |bound: &Bound| {
-            let fd = bound.fds[worker % bound.fds.len()].try_clone()?;
-            Ok(Listen {
-                listener: bound.listener,
-                fd,
-                address: bound.address.clone(),
-            })
-        };
-        self.bound.iter().map(duplicate).collect()
+        let listen = self.bound.iter().map(|bound| bound.listen(worker));
+        listen.collect()
     }
 
     pub(super) fn addresses(&self) -> impl Iterator<Item = (ListenerId, &PeerAddress)> {
@@ -102,13 +156,58 @@ impl Sockets {
     }
 }
 
-impl Drop for Sockets {
-    fn drop(&mut self) {
-        for bound in &self.bound {
-            if let PeerAddress::Unix(path) = &bound.address {
-                // Somebody may have removed it before us.
-                let _ = std::fs::remove_file(path.as_path());
+impl Renewal {
+    /// The new sockets of one worker.
+    pub(super) fn of_worker(&self, worker: usize) -> io::Result<Vec<Listen>> {
+        let listen = self.added.iter().map(|bound| bound.listen(worker));
+        listen.collect()
+    }
+
+    /// Every socket that accepts, and for which listener.
+    pub(super) fn listeners(&self) -> BTreeMap<SocketId, ListenerId> {
+        let added = self.added.iter().map(|bound| (bound.id, bound.listener));
+        self.kept
+            .iter()
+            .map(|(id, it)| (*id, *it))
+            .chain(added)
+            .collect()
+    }
+
+    pub(super) fn added(&self) -> impl Iterator<Item = (ListenerId, &PeerAddress)> {
+        let added = self.added.iter();
+        added.map(|bound| (bound.listener, &bound.address))
+    }
+}
+
+impl Bound {
+    fn listen(&self, worker: usize) -> io::Result<Listen> {
+        Ok(Listen {
+            socket: self.id,
+            listener: self.listener,
+            fd: self.fds[worker % self.fds.len()].try_clone()?,
+            address: self.address.clone(),
+        })
+    }
+
+    /// Gives a socket that stays the options of its listener's next plan.
+    fn adjust(&self, plan: &ListenerPlan) {
+        for fd in &self.fds {
+            let adjusted = readjust(fd, &plan.socket, plan.backlog);
+            if let Err(error) = adjusted {
+                let (listener, address) = (&self.name, &self.address);
+                tracing::warn!(
+                    "listener \"{listener}\" keeps the socket options that it had on {address}: {error}"
+                );
             }
+        }
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if let PeerAddress::Unix(path) = &self.address {
+            // Somebody may have removed it before us.
+            let _ = std::fs::remove_file(path.as_path());
         }
     }
 }

@@ -9,19 +9,19 @@ use super::admin::{Admin, Command, Commands, reach};
 use super::banner::Banner;
 use super::board::Board;
 use super::crew::{Crew, Notice, Restarts};
-use super::prober::{CHECKS_MAX, Prober};
-use super::reports::{REPORTS_MAX, follow, say};
-use super::resolver::{Resolver, Source, questions};
+use super::outside::Outside;
+use super::reload::{Basis, Checked};
+use super::reports::{REPORTS_MAX, follow};
+use super::shared::{self, descriptors};
 use super::signals::{Asked, Signals};
 use super::sockets::Sockets;
 use crate::config::{Plan, Workers};
 use crate::net::PeerAddress;
 use crate::observe::SinkHandle;
-use crate::session::{Access, RunState};
-use crate::sys::{KtlsAbility, Nofile, Probe, probe, raise_nofile};
-use crate::tls::{ClientTls, KeyRing, MaterialError, ServerTls};
+use crate::session::RunState;
+use crate::sys::{Nofile, Probe, probe, raise_nofile};
+use crate::tls::MaterialError;
 use crate::types::{CoreId, ListenerId};
-use crate::upstream::{Found, ServerCounts};
 use crate::worker::{Assignment, Driver, Reporter, Shared, mailbox, reports, work};
 
 /// What the command line adds to the plan.
@@ -63,24 +63,25 @@ fn system(error: impl ToString) -> StartError {
 pub struct Started {
     crew: Crew,
     notices: UnboundedReceiver<Notice>,
-    context: Context,
+    pub(super) context: Context,
     restarts: Restarts,
-    board: Board,
-    signals: Signals,
-    sink: SinkHandle,
-    prober: Prober,
+    pub(super) board: Board,
+    pub(super) signals: Signals,
+    pub(super) sink: SinkHandle,
+    pub(super) outside: Outside,
+    pub(super) basis: Basis,
     /// What the admin server asks; nothing ever where there is none.
     commands: Commands,
     is_draining: bool,
     _admin: Option<Admin>,
-    _resolver: Resolver,
 }
 
 /// What workers are started from, the first time and again.
-struct Context {
+pub(super) struct Context {
     body: Body,
-    shared: Arc<Shared>,
-    sockets: Option<Sockets>,
+    pub(super) shared: Arc<Shared>,
+    /// `None`: it drains.
+    pub(super) sockets: Option<Sockets>,
     driver: Driver,
     cpus: Vec<Option<usize>>,
 }
@@ -92,22 +93,24 @@ pub(crate) type Body = Arc<dyn Fn(&Shared, Assignment) -> Result<(), String> + S
 ///
 /// # Errors
 /// [`StartError`]; nothing is left running.
-pub async fn start(plan: Plan, options: Options) -> Result<Started, StartError> {
+pub async fn start(checked: impl Into<Checked>, options: Options) -> Result<Started, StartError> {
     let body = |shared: &Shared, assignment| work(shared, assignment).map_err(|e| e.to_string());
-    start_with(plan, options, Arc::new(body)).await
+    start_with(checked, options, Arc::new(body)).await
 }
 
 /// [`start`] with another body for the workers' threads, say one that dies.
 pub(crate) async fn start_with(
-    plan: Plan,
+    checked: impl Into<Checked>,
     options: Options,
     body: Body,
 ) -> Result<Started, StartError> {
+    let Checked { plan, files, basis } = checked.into();
     let plan = Arc::new(plan);
     let probe = probe();
     let driver = driver(&probe, options)?;
     let cpus = cpus(&plan.runtime.workers, &allowed_cpus())?;
-    let shared = Arc::new(shared(&plan, cpus.len(), probe.ktls.ok())?);
+    let shared = shared::first((&plan, &files), cpus.len(), probe.ktls.ok())?;
+    let shared = Arc::new(shared);
     let nofile = raise_nofile(descriptors(&plan, cpus.len()));
     let sockets = Sockets::bind(&plan, cpus.len()).await.map_err(system)?;
     let sink = SinkHandle::spawn(&plan.log).map_err(system)?;
@@ -115,16 +118,9 @@ pub(crate) async fn start_with(
     say_banner(&plan, &probe, (driver, &cpus), (nofile, &sockets));
 
     let board = Board::default();
-    let prober = prober(&shared, &board);
-    let (posted, checked) = (board.clone(), prober.clone());
-    let publish = move |key, found: Vec<Found>| {
-        let addresses: Vec<_> = found.iter().map(|it| it.address).collect();
-        // First, so that no check speaks of an address that the board has forgotten.
-        checked.resolved(key, &addresses);
-        posted.publish(key, found);
-    };
-    let source = Source::of(&plan.runtime.resolver);
-    let resolver = Resolver::start(source, questions(&plan), publish).await;
+    board.begin(Arc::clone(&plan));
+    let outside = Outside::start(&shared, &board).await;
+    basis.warn_of_ends(&plan);
 
     let (crew, notices) = Crew::new();
     let context = Context {
@@ -147,26 +143,14 @@ pub(crate) async fn start_with(
         board,
         signals,
         sink,
-        prober,
+        outside,
+        basis,
         commands,
         is_draining: false,
         _admin: admin,
-        _resolver: resolver,
     };
     started.start_workers().await?;
     Ok(started)
-}
-
-/// What the checks find is logged here once, and told to all workers.
-fn prober(shared: &Shared, board: &Board) -> Prober {
-    let (plan, board) = (Arc::clone(&shared.plan), board.clone());
-    let publish = move |change| {
-        // What a line says is so: the workers have been told.
-        board.on_check(&change);
-        say(&plan, &change);
-    };
-    let plan = Arc::clone(&shared.plan);
-    Prober::start(plan, shared.client_tls.clone(), publish)
 }
 
 fn say_banner(
@@ -222,61 +206,6 @@ fn cpus(workers: &Workers, allowed: &[usize]) -> Result<Vec<Option<usize>>, Star
             Ok(cpus.iter().copied().map(Some).collect())
         }
     }
-}
-
-fn shared(
-    plan: &Arc<Plan>,
-    workers: usize,
-    kernel_tls: Option<KtlsAbility>,
-) -> Result<Shared, MaterialError> {
-    let server_tls = plan.listeners.iter().map(|listener| {
-        let Some(tls) = &listener.tls else {
-            return Ok(None);
-        };
-        let keys = KeyRing::new(&tls.resumption)?;
-        ServerTls::new(tls, &keys).map(|tls| Some(Arc::new(tls)))
-    });
-    let client_tls = plan.upstreams.iter().map(|upstream| {
-        upstream
-            .tls
-            .as_ref()
-            .map(|tls| ClientTls::new(tls).map(Arc::new))
-            .transpose()
-    });
-    Ok(Shared {
-        plan: Arc::clone(plan),
-        server_tls: server_tls.collect::<Result<_, _>>()?,
-        client_tls: client_tls.collect::<Result<_, _>>()?,
-        connections: plan.listeners.iter().map(|_| Arc::default()).collect(),
-        server_counts: plan
-            .upstreams
-            .iter()
-            .map(|upstream| Arc::new(ServerCounts::new(upstream, workers)))
-            .collect(),
-        access: plan.listeners.iter().map(Access::new).collect(),
-        kernel_tls,
-    })
-}
-
-/// Descriptors of the process itself: rings, logs, signals, name servers.
-const DESCRIPTORS_OWN: usize = 64;
-
-/// Descriptors that the configured limits may need: two for each connection, two for each pipe.
-fn descriptors(plan: &Plan, workers: usize) -> u64 {
-    let connections: usize = plan
-        .listeners
-        .iter()
-        .map(|listener| listener.connections_max)
-        .sum();
-    let listening: usize = plan
-        .listeners
-        .iter()
-        .map(|listener| listener.binds.len() * workers * 2)
-        .sum();
-    let pipes = workers * plan.runtime.pipes_max;
-    let has_checks = plan.upstreams.iter().any(|it| it.check.is_some());
-    let checks = if has_checks { CHECKS_MAX } else { 0 };
-    (2 * connections + listening + 2 * pipes + checks + DESCRIPTORS_OWN) as u64
 }
 
 impl Started {
@@ -346,9 +275,9 @@ impl Started {
     /// A way for a worker to say how servers are, and a task that hears it.
     fn hear(&self, worker: usize) -> std::io::Result<Reporter> {
         let (reporter, reports) = reports(REPORTS_MAX)?;
-        let (board, plan) = (self.board.clone(), Arc::clone(&self.context.shared.plan));
+        let board = self.board.clone();
         tokio::spawn(async move {
-            if let Err(error) = follow(reports, worker, board, plan).await {
+            if let Err(error) = follow(reports, worker, board).await {
                 tracing::error!(worker, %error, "its reports of servers are not heard");
             }
         });
@@ -367,6 +296,7 @@ impl Started {
                 asked = self.signals.next() => match asked {
                     Asked::Stop => break Ok(()),
                     Asked::Reopen => self.sink.reopen(),
+                    Asked::Reload => self.reload_and_say().await,
                 },
                 Some(notice) = self.notices.recv() => {
                     if let Err(words) = self.on_notice(&notice) {
@@ -407,7 +337,7 @@ impl Started {
         tracing::info!("draining for at most {limit:?}; a second signal closes at once");
         self.is_draining = true;
         self.context.sockets = None;
-        self.prober.end();
+        self.outside.end();
         self.board.advance(RunState::Draining);
         if !self.all_finished(limit, true).await {
             tracing::warn!("closing the connections that are left");
@@ -425,6 +355,7 @@ impl Started {
                 () = sleep_until(deadline) => return false,
                 asked = self.signals.next() => match asked {
                     Asked::Reopen => self.sink.reopen(),
+                    Asked::Reload => tracing::warn!("no reload: ringway drains"),
                     Asked::Stop if interruptible => return false,
                     Asked::Stop => {}
                 },

@@ -36,6 +36,24 @@ pub fn bind(address: &BindAddress, options: &SocketOptions, backlog: u32) -> io:
     Ok(socket.into())
 }
 
+/// Gives a socket that listens other options and another backlog. Connections that are in its
+/// queue keep theirs.
+///
+/// # Errors
+/// What setsockopt and listen report.
+pub fn readjust(fd: &OwnedFd, options: &SocketOptions, backlog: u32) -> io::Result<()> {
+    let socket = SockRef::from(fd);
+    if socket.local_addr()?.as_socket().is_some() {
+        socket.set_tcp_nodelay(options.tcp_nodelay)?;
+        socket.set_keepalive(options.keepalive.is_some())?;
+        if options.user_timeout.is_none() {
+            socket.set_tcp_user_timeout(None)?;
+        }
+        apply_options(&socket, options)?;
+    }
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))
+}
+
 /// The address that a bound TCP socket has, its port resolved.
 ///
 /// # Errors

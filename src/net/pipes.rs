@@ -18,7 +18,7 @@ pub struct Pipes {
 #[derive(Debug)]
 struct Shared {
     spare: RefCell<Vec<Ends>>,
-    spare_max: usize,
+    spare_max: Cell<usize>,
     refused: Cell<bool>,
 }
 
@@ -35,10 +35,16 @@ impl Pipes {
         Self {
             shared: Rc::new(Shared {
                 spare,
-                spare_max,
+                spare_max: Cell::new(spare_max),
                 refused: Cell::new(false),
             }),
         }
+    }
+
+    /// Spare pipes beyond it are closed.
+    pub fn set_spare_max(&self, spare_max: usize) {
+        self.shared.spare_max.set(spare_max);
+        self.shared.spare.borrow_mut().truncate(spare_max);
     }
 
     /// An empty pipe, both ends non-blocking.
@@ -126,7 +132,7 @@ impl Drop for Pipe {
         // A pipe with bytes in it would give them to another connection.
         if let Some(ends) = self.ends.take().filter(|_| self.held == 0) {
             let mut spare = self.home.spare.borrow_mut();
-            if spare.len() < self.home.spare_max {
+            if spare.len() < self.home.spare_max.get() {
                 spare.push(ends);
             }
         }

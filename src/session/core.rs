@@ -21,7 +21,7 @@ pub struct Core {
     pub watch: Watch,
     pub handshakes: HandshakesInFlight,
     /// Connections that one readiness event may accept before other work has its turn.
-    pub accept_batch: usize,
+    pub accept_batch: Cell<usize>,
     /// What new connections are served by.
     generation: RefCell<Rc<Generation>>,
     journal: RefCell<Journal>,
@@ -51,7 +51,7 @@ impl Core {
         let plan = generation.plan();
         let pipes = Pipes::new(plan.runtime.pipes_max);
         let handshakes = HandshakesInFlight::new(plan.runtime.handshakes_max);
-        let accept_batch = plan.runtime.accept_batch;
+        let accept_batch = Cell::new(plan.runtime.accept_batch);
         let journal = Journal::new(log, &plan.log);
         Self {
             id,
@@ -75,6 +75,17 @@ impl Core {
     #[must_use]
     pub fn generation(&self) -> Rc<Generation> {
         Rc::clone(&self.generation.borrow())
+    }
+
+    /// Connections that begin from now on are served by `next`; the others keep what they have.
+    pub fn switch(&self, next: Rc<Generation>) -> Rc<Generation> {
+        let plan = next.plan();
+        self.accept_batch.set(plan.runtime.accept_batch);
+        self.handshakes.set_max(plan.runtime.handshakes_max);
+        self.tools.pipes.set_spare_max(plan.runtime.pipes_max);
+        let mut journal = self.journal.borrow_mut();
+        journal.begin_anew(&plan.log, Instant::now());
+        self.generation.replace(next)
     }
 
     /// Whether a leg that is carried so may go to kernel TLS later.

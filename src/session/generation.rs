@@ -30,6 +30,7 @@ pub struct ListenerState {
     pub access: Option<Arc<Access>>,
 }
 
+#[derive(Clone)]
 pub struct ListenerTls {
     pub shared: Arc<ServerTls>,
     config: Arc<ServerConfig>,
@@ -75,6 +76,11 @@ impl Generation {
     #[must_use]
     pub fn listener(&self, id: ListenerId) -> &ListenerState {
         &self.listeners[usize::from(id.0)]
+    }
+
+    #[must_use]
+    pub fn listeners(&self) -> &[ListenerState] {
+        &self.listeners
     }
 
     #[must_use]

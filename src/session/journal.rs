@@ -60,6 +60,13 @@ impl Journal {
         }
     }
 
+    /// Listeners are numbered anew from here on.
+    pub(super) fn begin_anew(&mut self, plan: &LogPlan, now: Instant) {
+        self.flush(now, true);
+        self.kinds.retain(|kind| kind.waiting.is_some());
+        (self.refused_max, self.sample) = (plan.refused_max, plan.sample);
+    }
+
     /// Writes what has waited for its window's end, or (`all`) for less.
     pub(super) fn flush(&mut self, now: Instant, all: bool) {
         let Self { sender, kinds, .. } = self;

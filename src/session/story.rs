@@ -22,14 +22,18 @@ use crate::types::{Alert, Cause, End, GroupId, ListenerId, Phase, Side};
 use crate::upstream::{Attempts, Group, Lease, Request, TryLimits, connect};
 
 /// Serves one accepted connection to its end, and writes its record.
-pub async fn serve(core: Rc<Core>, listener: ListenerId, accepted: Accepted) {
+pub async fn serve(
+    core: Rc<Core>,
+    generation: Rc<Generation>,
+    listener: ListenerId,
+    accepted: Accepted,
+) {
     let seat = core.watch.seat();
     let Accepted {
         socket,
         client,
         local,
     } = accepted;
-    let generation = core.generation();
     let mut story = Story::begin(&core, &generation, listener, (client, local));
     let end = run(&core, &seat, &mut story, socket).await;
     story.finish(end);

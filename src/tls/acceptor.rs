@@ -10,6 +10,7 @@ use rustls::{ConfigBuilder, ServerConfig, WantsVerifier};
 use webpki::KeyUsage;
 
 use super::bound::PeerBound;
+use super::files::Files;
 use super::gate;
 use super::identity::PeerSeen;
 use super::key_log::KeyTap;
@@ -49,25 +50,37 @@ impl ServerTls {
     /// # Errors
     /// A file cannot be used; the error says which, why, and what to do.
     pub fn new(plan: &DownstreamTls, keys: &Arc<KeyRing>) -> Result<Self, MaterialError> {
+        Self::of_files(&Files::default(), plan, keys)
+    }
+
+    /// The same, of files that were read before.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn of_files(
+        files: &Files,
+        plan: &DownstreamTls,
+        keys: &Arc<KeyRing>,
+    ) -> Result<Self, MaterialError> {
         let key_log = plan.key_log.as_ref().map(KeyTap::open).transpose()?;
         Ok(Self {
             key_log,
-            ..Self::with_clock(plan, keys, unix_now)?
+            ..Self::with_clock(files, (plan, keys), unix_now)?
         })
     }
 
     /// Without the key log.
     pub(super) fn with_clock(
-        plan: &DownstreamTls,
-        keys: &Arc<KeyRing>,
+        files: &Files,
+        (plan, keys): (&DownstreamTls, &Arc<KeyRing>),
         clock: Clock,
     ) -> Result<Self, MaterialError> {
         let certificates = plan
             .certificates
             .iter()
-            .map(|plan| material::certified_key(plan).map(gate::guard_signatures))
+            .map(|plan| material::certified_key(files, plan).map(gate::guard_signatures))
             .collect::<Result<Vec<_>, _>>()?;
-        let clients = ClientRules::load(plan)?;
+        let clients = ClientRules::load(files, plan)?;
         let policy = clients.digest(plan, &certificates);
         let mut base = with_clients(builder(plan, clock)?, plan, clients)
             .with_cert_resolver(Arc::new(CertificateResolver::new(&certificates)));
@@ -177,10 +190,10 @@ struct ClientRules {
 }
 
 impl ClientRules {
-    fn load(plan: &DownstreamTls) -> Result<Self, MaterialError> {
+    fn load(files: &Files, plan: &DownstreamTls) -> Result<Self, MaterialError> {
         let anchors = match (&plan.client_ca, plan.verify_client) {
             (_, VerifyClient::Off) => Vec::new(),
-            (Some(file), _) => material::bundle_anchors(file)?,
+            (Some(file), _) => material::bundle_anchors(files, file)?,
             (None, VerifyClient::OptionalNoCa) => Vec::new(),
             (None, _) => {
                 return Err(MaterialError::nowhere("verify_client needs client_ca")
@@ -188,7 +201,7 @@ impl ClientRules {
             }
         };
         let revocation_lists = match &plan.crl {
-            Some(file) => material::revocation_lists(file)?,
+            Some(file) => material::revocation_lists(files, file)?,
             None => Vec::new(),
         };
         Ok(Self {

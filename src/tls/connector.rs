@@ -9,6 +9,7 @@ use webpki::KeyUsage;
 
 use super::acceptor::RustlsTime;
 use super::bound::PeerBound;
+use super::files::Files;
 use super::identity::PeerSeen;
 use super::key_log::KeyTap;
 use super::material::{self, MaterialError};
@@ -59,19 +60,31 @@ impl ClientTls {
     /// # Errors
     /// A file cannot be used; the error says which, why, and what to do.
     pub fn new(plan: &UpstreamTls) -> Result<Self, MaterialError> {
+        Self::of_files(&Files::default(), plan)
+    }
+
+    /// The same, of files that were read before.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn of_files(files: &Files, plan: &UpstreamTls) -> Result<Self, MaterialError> {
         let key_log = plan.key_log.as_ref().map(KeyTap::open).transpose()?;
         Ok(Self {
             key_log,
-            ..Self::with_clock(plan, unix_now)?
+            ..Self::with_clock(files, plan, unix_now)?
         })
     }
 
     /// Without the key log.
-    pub(super) fn with_clock(plan: &UpstreamTls, clock: Clock) -> Result<Self, MaterialError> {
+    pub(super) fn with_clock(
+        files: &Files,
+        plan: &UpstreamTls,
+        clock: Clock,
+    ) -> Result<Self, MaterialError> {
         let provider = policy::provider(&plan.policy);
         let algorithms = provider.signature_verification_algorithms;
         let verifier = ServerVerifier {
-            rules: chain_rules(plan, algorithms)?,
+            rules: chain_rules(files, plan, algorithms)?,
             algorithms,
         };
         let builder = ClientConfig::builder_with_details(provider, Arc::new(RustlsTime(clock)))
@@ -81,7 +94,7 @@ impl ClientTls {
             .with_custom_certificate_verifier(Arc::new(verifier));
         let mut base = match &plan.client_certificate {
             Some(certificate) => builder.with_client_cert_resolver(Arc::new(
-                SingleCertAndKey::from(material::certified_key(certificate)?),
+                SingleCertAndKey::from(material::certified_key(files, certificate)?),
             )),
             None => builder.with_no_client_auth(),
         };
@@ -210,6 +223,7 @@ fn unusable_name(error: impl FnOnce(String) -> MaterialError, name: &str) -> Mat
 }
 
 fn chain_rules(
+    files: &Files,
     plan: &UpstreamTls,
     algorithms: rustls::crypto::WebPkiSupportedAlgorithms,
 ) -> Result<Option<ChainRules>, MaterialError> {
@@ -217,11 +231,11 @@ fn chain_rules(
         return Ok(None);
     }
     let revocation_lists = match &plan.crl {
-        Some(file) => material::revocation_lists(file)?,
+        Some(file) => material::revocation_lists(files, file)?,
         None => Vec::new(),
     };
     Ok(Some(ChainRules {
-        anchors: material::trust_anchors(&plan.trust)?,
+        anchors: material::trust_anchors(files, &plan.trust)?,
         lists_end: earliest_list_end(&revocation_lists),
         revocation_lists: revocation_lists
             .into_iter()

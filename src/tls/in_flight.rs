@@ -4,7 +4,7 @@ use std::cell::Cell;
 #[derive(Debug)]
 pub struct HandshakesInFlight {
     count: Cell<usize>,
-    max: usize,
+    max: Cell<usize>,
 }
 
 /// One handshake's place, given back on drop.
@@ -18,15 +18,20 @@ impl HandshakesInFlight {
     pub fn new(max: usize) -> Self {
         Self {
             count: Cell::new(0),
-            max,
+            max: Cell::new(max),
         }
+    }
+
+    /// From now on; those that are under way go on.
+    pub fn set_max(&self, max: usize) {
+        self.max.set(max);
     }
 
     /// `None` when all places are taken.
     #[must_use]
     pub fn begin(&self) -> Option<HandshakePlace<'_>> {
         let count = self.count.get();
-        if count >= self.max {
+        if count >= self.max.get() {
             return None;
         }
         self.count.set(count + 1);

@@ -4,7 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::rc::Rc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, TrustAnchor};
@@ -12,7 +13,9 @@ use rustls::sign::CertifiedKey;
 use webpki::{CertRevocationList, OwnedCertRevocationList};
 use x509_parser::prelude::FromDer as _;
 use x509_parser::revocation_list::CertificateRevocationList;
+use zeroize::Zeroizing;
 
+use super::files::Files;
 use crate::config::{CertificatePlan, Diagnostic, Located, Severity, Trust};
 use crate::types::UnixSeconds;
 
@@ -94,9 +97,12 @@ impl fmt::Display for MaterialError {
 impl Error for MaterialError {}
 
 /// A certificate, its chain and its key, with the OCSP response to staple.
-pub(super) fn certified_key(plan: &CertificatePlan) -> Result<CertifiedKey, MaterialError> {
-    let chain = certificates(&plan.certificate)?;
-    let key = private_key(&plan.private_key)?;
+pub(super) fn certified_key(
+    files: &Files,
+    plan: &CertificatePlan,
+) -> Result<CertifiedKey, MaterialError> {
+    let chain = certificates(files, &plan.certificate)?;
+    let key = private_key(files, &plan.private_key)?;
     let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).map_err(|_| {
         MaterialError::file(
             &plan.private_key,
@@ -117,15 +123,17 @@ pub(super) fn certified_key(plan: &CertificatePlan) -> Result<CertifiedKey, Mate
         _ => MaterialError::file(&plan.certificate, "the first certificate cannot be read")
             .with_cure("look at it with `openssl x509 -text -in ...`"),
     })?;
-    certified.ocsp = plan.ocsp_response.as_ref().map(ocsp_response).transpose()?;
+    let ocsp = plan.ocsp_response.as_ref();
+    certified.ocsp = ocsp.map(|file| ocsp_response(files, file)).transpose()?;
     Ok(certified)
 }
 
 /// All certificates of a PEM file, in its order; at least one.
 pub(super) fn certificates(
+    files: &Files,
     file: &Located<PathBuf>,
 ) -> Result<Vec<CertificateDer<'static>>, MaterialError> {
-    let bytes = read(file)?;
+    let bytes = read(files, file)?;
     let certificates = pem_sections::<CertificateDer<'static>>(file, &bytes)?;
     if certificates.is_empty() {
         return Err(not_pem(file, &bytes, "no certificate", "x509"));
@@ -135,9 +143,10 @@ pub(super) fn certificates(
 
 /// The first private key of a PEM file: PKCS#8, PKCS#1 or SEC1.
 pub(super) fn private_key(
+    files: &Files,
     file: &Located<PathBuf>,
 ) -> Result<PrivateKeyDer<'static>, MaterialError> {
-    let bytes = read(file)?;
+    let bytes = read(files, file)?;
     if is_encrypted(&bytes) {
         let path = file.value.display();
         return Err(MaterialError::file(file, "the private key is encrypted").with_cure(format!(
@@ -151,17 +160,21 @@ pub(super) fn private_key(
 }
 
 /// The CAs to trust; at least one.
-pub(super) fn trust_anchors(trust: &Trust) -> Result<Vec<TrustAnchor<'static>>, MaterialError> {
+pub(super) fn trust_anchors(
+    files: &Files,
+    trust: &Trust,
+) -> Result<Vec<TrustAnchor<'static>>, MaterialError> {
     match trust {
-        Trust::File(file) => bundle_anchors(file),
-        Trust::System => system_anchors(),
+        Trust::File(file) => bundle_anchors(files, file),
+        Trust::System => system_anchors(files),
     }
 }
 
 pub(super) fn bundle_anchors(
+    files: &Files,
     file: &Located<PathBuf>,
 ) -> Result<Vec<TrustAnchor<'static>>, MaterialError> {
-    let bundle = certificates(file)?;
+    let bundle = certificates(files, file)?;
     let anchors = bundle.iter().enumerate().map(|(at, certificate)| {
         webpki::anchor_from_trusted_cert(certificate)
             .map(|anchor| anchor.to_owned())
@@ -175,7 +188,13 @@ pub(super) fn bundle_anchors(
 
 /// The operating system's CAs, or those of SSL_CERT_FILE and SSL_CERT_DIR. What cannot be parsed
 /// is left out: system bundles hold ancient certificates.
-pub(super) fn system_certificates() -> Result<Vec<CertificateDer<'static>>, MaterialError> {
+pub(super) fn system_certificates(
+    files: &Files,
+) -> Result<Vec<CertificateDer<'static>>, MaterialError> {
+    files.system(load_system_certificates)
+}
+
+fn load_system_certificates() -> Result<Vec<CertificateDer<'static>>, MaterialError> {
     let found = rustls_native_certs::load_native_certs();
     if !found.certs.is_empty() {
         return Ok(found.certs);
@@ -188,8 +207,8 @@ pub(super) fn system_certificates() -> Result<Vec<CertificateDer<'static>>, Mate
         .with_cure("install them (ca-certificates), or set trusted_certificate to a CA file"))
 }
 
-fn system_anchors() -> Result<Vec<TrustAnchor<'static>>, MaterialError> {
-    let anchors = system_certificates()?
+fn system_anchors(files: &Files) -> Result<Vec<TrustAnchor<'static>>, MaterialError> {
+    let anchors = system_certificates(files)?
         .iter()
         .filter_map(|certificate| webpki::anchor_from_trusted_cert(certificate).ok())
         .map(|anchor| anchor.to_owned())
@@ -208,11 +227,12 @@ pub(super) struct RevocationList {
 
 /// All CRLs of a PEM file, or the one of a DER file.
 pub(super) fn revocation_lists(
+    files: &Files,
     file: &Located<PathBuf>,
 ) -> Result<Vec<RevocationList>, MaterialError> {
-    let bytes = read(file)?;
+    let bytes = read(files, file)?;
     let lists = if bytes.first() == Some(&DER_SEQUENCE) {
-        vec![CertificateRevocationListDer::from(bytes)]
+        vec![CertificateRevocationListDer::from(bytes.to_vec())]
     } else {
         pem_sections::<CertificateRevocationListDer<'static>>(file, &bytes)?
     };
@@ -254,8 +274,11 @@ fn next_update(der: &CertificateRevocationListDer<'_>) -> UnixSeconds {
 }
 
 /// A successful OCSP response in DER (RFC 6960 4.2.1).
-pub(super) fn ocsp_response(file: &Located<PathBuf>) -> Result<Vec<u8>, MaterialError> {
-    let bytes = read(file)?;
+pub(super) fn ocsp_response(
+    files: &Files,
+    file: &Located<PathBuf>,
+) -> Result<Vec<u8>, MaterialError> {
+    let bytes = read(files, file)?;
     let cure = "fetch one with `openssl ocsp -respout FILE ...`";
     if bytes.first() != Some(&DER_SEQUENCE) {
         return Err(
@@ -267,7 +290,7 @@ pub(super) fn ocsp_response(file: &Located<PathBuf>) -> Result<Vec<u8>, Material
             MaterialError::file(file, "the OCSP responder answered with an error").with_cure(cure),
         );
     }
-    Ok(bytes)
+    Ok(bytes.to_vec())
 }
 
 /// OCSPResponse ::= SEQUENCE { responseStatus ENUMERATED { successful (0), ... }, ... }
@@ -281,8 +304,11 @@ fn is_successful_response(der: &[u8]) -> bool {
 }
 
 /// Name and secret of one of nginx's ticket key files.
-pub(super) fn ticket_key(file: &Located<PathBuf>) -> Result<([u8; 16], Vec<u8>), MaterialError> {
-    let bytes = read(file)?;
+pub(super) fn ticket_key(
+    files: &Files,
+    file: &Located<PathBuf>,
+) -> Result<([u8; 16], Vec<u8>), MaterialError> {
+    let bytes = read(files, file)?;
     match bytes.split_first_chunk() {
         Some((name, secret)) if matches!(bytes.len(), 48 | 80) => Ok((*name, secret.to_vec())),
         _ => Err(MaterialError::file(
@@ -296,8 +322,8 @@ pub(super) fn ticket_key(file: &Located<PathBuf>) -> Result<([u8; 16], Vec<u8>),
     }
 }
 
-fn read(file: &Located<PathBuf>) -> Result<Vec<u8>, MaterialError> {
-    read_path(&file.value).map_err(|error| {
+fn read(files: &Files, file: &Located<PathBuf>) -> Result<Rc<Zeroizing<Vec<u8>>>, MaterialError> {
+    files.read(&file.value).map_err(|error| {
         let unread = MaterialError::file(file, format!("cannot be read: {error}"));
         match error.kind() {
             io::ErrorKind::NotFound => unread.with_cure("correct the path, or create the file"),
@@ -307,14 +333,6 @@ fn read(file: &Located<PathBuf>) -> Result<Vec<u8>, MaterialError> {
             _ => unread.with_cure("name a regular file that can be read"),
         }
     })
-}
-
-/// A pipe or a device would block or never end.
-fn read_path(path: &Path) -> io::Result<Vec<u8>> {
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is not a file"));
-    }
-    std::fs::read(path)
 }
 
 fn pem_sections<T: PemObject>(

@@ -12,6 +12,7 @@ mod bound;
 mod certificate;
 mod connector;
 mod describe;
+mod files;
 mod flight;
 mod gate;
 mod handoff;
@@ -39,6 +40,7 @@ pub use acceptor::ServerTls;
 pub use bound::{PeerBound, with_peer_bound};
 pub use connector::{ClientTls, Endpoint};
 pub use describe::describe_leg;
+pub use files::{Digests, Files};
 pub use gate::{Answer, FullHandshakeGate};
 pub use handoff::{Drain, KernelError, Secrets};
 pub use handshake::{

@@ -14,6 +14,7 @@ use aws_lc_rs::{error::Unspecified, hkdf, rand};
 use rustls::server::ProducesTickets;
 
 use super::bound::{Grant, SESSION_SECS_MAX};
+use super::files::Files;
 use super::material::{self, MaterialError};
 use crate::config::Resumption;
 use crate::types::UnixSeconds;
@@ -69,10 +70,19 @@ impl KeyRing {
     /// # Errors
     /// A key file cannot be used, or the system gives no random bytes.
     pub fn new(plan: &Resumption) -> Result<Arc<Self>, MaterialError> {
-        Self::starting_at(plan, crate::types::unix_now())
+        Self::of_files(&Files::default(), plan)
+    }
+
+    /// The same, of files that were read before.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn of_files(files: &Files, plan: &Resumption) -> Result<Arc<Self>, MaterialError> {
+        Self::starting_at(files, plan, crate::types::unix_now())
     }
 
     pub(super) fn starting_at(
+        files: &Files,
         plan: &Resumption,
         now: UnixSeconds,
     ) -> Result<Arc<Self>, MaterialError> {
@@ -85,7 +95,7 @@ impl KeyRing {
             Some(_) => vec![Arc::new(
                 TicketKey::random().map_err(|_| no_random_bytes())?,
             )],
-            None => keys_from_files(plan)?,
+            None => keys_from_files(files, plan)?,
         };
         let keys = Keys {
             generation: 0,
@@ -95,6 +105,32 @@ impl KeyRing {
         Ok(Arc::new(Self {
             id: Arc::new(RingId),
             rotation_secs,
+            lifetime_secs,
+            generation: AtomicU64::new(0),
+            shared: Shared::new(Arc::new(keys)),
+        }))
+    }
+
+    /// A ring by another plan that opens the tickets of this one. `None`: either plan names key
+    /// files, and then those alone say what is opened.
+    #[must_use]
+    pub fn succeeded(&self, plan: &Resumption) -> Option<Arc<Self>> {
+        self.rotation_secs?;
+        if !plan.ticket_key_files.is_empty() {
+            return None;
+        }
+        let lifetime_secs = plan.lifetime.as_secs().min(SESSION_SECS_MAX);
+        let rotation_secs = (lifetime_secs / 2).max(1);
+        let now = crate::types::unix_now();
+        let before = self.refresh(now);
+        let keys = Keys {
+            generation: 0,
+            rotate_at: before.rotate_at.min(now.saturating_add(rotation_secs)),
+            list: before.list.clone(),
+        };
+        Some(Arc::new(Self {
+            id: Arc::new(RingId),
+            rotation_secs: Some(rotation_secs),
             lifetime_secs,
             generation: AtomicU64::new(0),
             shared: Shared::new(Arc::new(keys)),
@@ -148,10 +184,10 @@ impl fmt::Debug for KeyRing {
     }
 }
 
-fn keys_from_files(plan: &Resumption) -> Result<Vec<Arc<TicketKey>>, MaterialError> {
+fn keys_from_files(files: &Files, plan: &Resumption) -> Result<Vec<Arc<TicketKey>>, MaterialError> {
     let mut list: Vec<Arc<TicketKey>> = Vec::new();
     for file in &plan.ticket_key_files {
-        let (name, secret) = material::ticket_key(file)?;
+        let (name, secret) = material::ticket_key(files, file)?;
         if list.iter().any(|key| key.name == name) {
             return Err(
                 MaterialError::file(file, "another ticket key has the same name").with_cure(
@@ -339,7 +375,7 @@ mod tests {
             cache_max: 0,
             tickets: 2,
         };
-        KeyRing::starting_at(&plan, 1_000).unwrap()
+        KeyRing::starting_at(&Files::default(), &plan, 1_000).unwrap()
     }
 
     fn names(ring: &KeyRing, now: UnixSeconds) -> Vec<[u8; NAME_BYTES]> {

@@ -9,7 +9,7 @@ pub mod log_fields;
 pub use alert::Alert;
 pub use clock::{Elapsed, UnixSeconds, unix_now};
 pub use end::{Cause, End, Phase};
-pub use ids::{CoreId, Direction, GroupId, ListenerId, ServerId, Side};
+pub use ids::{CoreId, Direction, GroupId, ListenerId, ServerId, Side, SocketId};
 pub use log_fields::LogField;
 
 /// Largest plaintext of one TLS record: 2^14 bytes (RFC 8446 5.1, RFC 5246 6.2.1).

@@ -1,4 +1,5 @@
 mod names;
+mod succession;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -28,12 +29,15 @@ use names::Leaving;
 /// are, who waits for them, and the TLS sessions that may be resumed.
 pub struct Group {
     pub plan: Arc<UpstreamPlan>,
-    id: GroupId,
+    /// Its number in the plan in force, and who is told in that numbering.
+    id: Cell<GroupId>,
+    tell: RefCell<Tell>,
     tls: Option<Arc<ClientTls>>,
     core: CoreId,
     counts: Arc<ServerCounts>,
-    tell: Tell,
     queue: Queue,
+    /// It has no place in the plan in force: only connections that began with it are left.
+    is_retired: Cell<bool>,
     pub(super) warm: WarmPool,
     members: RefCell<Members>,
 }
@@ -118,12 +122,13 @@ impl Group {
         let group = Self {
             queue: Queue::new(plan.queue_max),
             warm: WarmPool::default(),
+            is_retired: Cell::new(false),
             plan,
-            id,
+            id: Cell::new(id),
+            tell: RefCell::new(tell),
             tls,
             core,
             counts,
-            tell,
             members: RefCell::new(members),
         };
         let mut endpoints = Vec::new();
@@ -247,8 +252,9 @@ impl Group {
         let now = Instant::now();
         let changed = self.members.borrow_mut().roster.on(member, event, now);
         if let Some(state) = changed {
-            (self.tell)(Change {
-                group: self.id,
+            let tell = Rc::clone(&self.tell.borrow());
+            tell(Change {
+                group: self.id.get(),
                 server: endpoint.server,
                 address: endpoint.address.clone(),
                 state,

@@ -95,6 +95,16 @@ impl Failures {
 }
 
 impl Health {
+    /// For the same server in the next plan. A trial's connection answers to the old one, and what
+    /// checks have said (`None`) whoever makes them says again.
+    pub(super) fn inherited(self) -> Option<Self> {
+        match self {
+            Self::Barred => None,
+            Self::Trial { since } => Some(Self::Due { since }),
+            other => Some(other),
+        }
+    }
+
     /// The next state. What an event does not concern stays as it is.
     #[must_use]
     pub fn after(self, event: Event, now: Instant, plan: &HealthPlan) -> Self {

@@ -1,9 +1,10 @@
 //! Connections of each server on all cores together, where they are limited.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::config::UpstreamPlan;
+use crate::config::{ServerPlan, UpstreamPlan};
 use crate::types::{CoreId, ServerId};
 
 /// One count for each server of a group, shared by the cores and touched twice a connection
@@ -21,7 +22,8 @@ const PATIENCE: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
 struct Count {
-    connections: AtomicU32,
+    /// A server that stays through a reload keeps it.
+    connections: Arc<AtomicU32>,
     /// 0: no limit.
     max: u32,
 }
@@ -30,7 +32,7 @@ impl ServerCounts {
     #[must_use]
     pub fn new(plan: &UpstreamPlan, cores: usize) -> Self {
         let count = |max| Count {
-            connections: AtomicU32::new(0),
+            connections: Arc::default(),
             max,
         };
         let servers = plan.servers.iter();
@@ -38,6 +40,27 @@ impl ServerCounts {
             servers: servers.map(|it| count(it.connections_max)).collect(),
             fronts: (0..cores).map(|_| AtomicU64::new(0)).collect(),
             begun: Instant::now(),
+        }
+    }
+
+    /// The counts of a group by its next plan. A server that had a limit keeps its connections.
+    #[must_use]
+    pub fn succeeded(&self, before: &UpstreamPlan, after: &UpstreamPlan) -> Self {
+        let next = Self::new(after, self.fronts.len());
+        let servers = next.servers.into_iter().zip(&after.servers);
+        let kept = |server: &ServerPlan| {
+            let mut known = before.servers.iter().zip(&self.servers);
+            let same = known.find(|(it, _)| it.address == server.address);
+            same.map(|(_, count)| Arc::clone(&count.connections))
+        };
+        let servers = servers.map(|(count, server)| Count {
+            connections: kept(server).unwrap_or_default(),
+            max: count.max,
+        });
+        Self {
+            servers: servers.collect(),
+            fronts: next.fronts,
+            begun: next.begun,
         }
     }
 
@@ -92,7 +115,6 @@ impl ServerCounts {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::AtomicU32;
     use std::thread;
 
@@ -102,7 +124,7 @@ mod tests {
     fn threads_that_race_for_places_never_get_more_than_there_are() {
         const MAX: u32 = 3;
         let count = Count {
-            connections: AtomicU32::new(0),
+            connections: Arc::default(),
             max: MAX,
         };
         let counts = Arc::new(ServerCounts {

@@ -172,13 +172,25 @@ impl Roster {
 
     /// What became of a connection, unless it is only over. Returns what other cores should know.
     pub fn on(&mut self, member: usize, event: Event, now: Instant) -> Option<ServerState> {
-        let seat = &mut self.members[member];
+        let seat = &self.members[member];
         let before = seat.member.health;
         let after = before.after(event, now, &seat.member.plan);
         if after == before {
             return None;
         }
-        seat.member.health = after;
+        self.set_health(member, after)
+    }
+
+    /// A member is as it was before in another roster.
+    pub fn recall(&mut self, member: usize, health: Health) {
+        if member < self.members.len() {
+            let _ = self.set_health(member, health);
+        }
+    }
+
+    fn set_health(&mut self, member: usize, after: Health) -> Option<ServerState> {
+        let health = &mut self.members[member].member.health;
+        let before = std::mem::replace(health, after);
         self.refresh(member);
         match (before.is_up(), after.is_up()) {
             (true, false) => {

@@ -156,7 +156,7 @@ impl Group {
     /// Makes connections ready while `is_wanted`, one after the other. [`WARMING_AT_ONCE`] of these
     /// run beside each other.
     pub async fn keep_warm(&self, means: WarmMeans<'_>, is_wanted: impl Fn() -> bool) {
-        while is_wanted() {
+        while is_wanted() && !self.is_retired() {
             self.look_through(means.buffers);
             match self.lacking(Instant::now()) {
                 Some(endpoint) => self.warm_one(&endpoint, means).await,

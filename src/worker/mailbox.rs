@@ -9,14 +9,21 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use rustix::net::{SendFlags, send};
 
+use super::next::{Preparation, Switch};
 use crate::net::{PeerAddress, Socket};
 use crate::session::RunState;
 use crate::types::{GroupId, ServerId};
 use crate::upstream::{Found, ServerState};
 
 /// What a core is told.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Letter {
+    /// Make what another plan needs; nothing changes yet.
+    Prepare(Preparation),
+    /// Serve new connections by what was prepared.
+    Switch(Switch),
+    /// What was prepared is not wanted any more.
+    Forget,
     /// A server's name has these addresses now.
     Resolved {
         group: GroupId,

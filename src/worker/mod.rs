@@ -1,10 +1,12 @@
 //! One core: its thread, its ring, its listening sockets, its connections.
 
 mod mailbox;
+mod next;
 mod reports;
 mod serve;
 mod thread;
 
 pub use mailbox::{Letter, Mailbox, Postbox, mailbox};
-pub use reports::{Reporter, Reports, reports};
+pub use next::{Answer, Preparation, Switch};
+pub use reports::{Reporter, Reports, Told, reports};
 pub use thread::{Assignment, Driver, Listen, Shared, WorkerError, work};

@@ -11,10 +11,13 @@ use rustix::net::{SendFlags, send};
 
 use crate::upstream::Change;
 
+/// A change, and in the numbering of which generation it is told.
+pub type Told = (u64, Change);
+
 /// The core's end.
 #[derive(Debug)]
 pub struct Reporter {
-    changes: Producer<Change>,
+    changes: Producer<Told>,
     dropped: Arc<AtomicU64>,
     bell: UnixStream,
 }
@@ -22,7 +25,7 @@ pub struct Reporter {
 /// The control thread's end.
 #[derive(Debug)]
 pub struct Reports {
-    changes: Consumer<Change>,
+    changes: Consumer<Told>,
     dropped: Arc<AtomicU64>,
     bell: UnixStream,
 }
@@ -51,8 +54,8 @@ pub fn reports(max: usize) -> io::Result<(Reporter, Reports)> {
 }
 
 impl Reporter {
-    pub(super) fn report(&mut self, change: Change) {
-        if self.changes.push(change).is_err() {
+    pub(super) fn report(&mut self, generation: u64, change: Change) {
+        if self.changes.push((generation, change)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
         // A full bell has rung already.
@@ -69,7 +72,7 @@ impl Reports {
         self.bell.try_clone()
     }
 
-    pub fn received(&mut self) -> Option<Change> {
+    pub fn received(&mut self) -> Option<Told> {
         self.changes.pop().ok()
     }
 
@@ -100,20 +103,20 @@ mod tests {
     fn changes_come_in_order_and_those_without_room_are_counted() {
         let (mut reporter, mut reports) = reports(2).unwrap();
         for server in 0..5 {
-            reporter.report(change(server));
+            reporter.report(0, change(server));
         }
-        assert_eq!(reports.received(), Some(change(0)));
-        assert_eq!(reports.received(), Some(change(1)));
+        assert_eq!(reports.received(), Some((0, change(0))));
+        assert_eq!(reports.received(), Some((0, change(1))));
         assert_eq!(reports.received(), None);
         assert_eq!((reports.newly_dropped(), reports.newly_dropped()), (3, 0));
-        reporter.report(change(7));
-        assert_eq!(reports.received(), Some(change(7)));
+        reporter.report(0, change(7));
+        assert_eq!(reports.received(), Some((0, change(7))));
     }
 
     #[test]
     fn nobody_who_listens_is_no_trouble_for_the_core() {
         let (mut reporter, reports) = reports(1).unwrap();
         drop(reports);
-        (0..1000).for_each(|server| reporter.report(change(server)));
+        (0..1000).for_each(|server| reporter.report(0, change(server)));
     }
 }

@@ -1,6 +1,6 @@
 //! Accepting, and keeping each connection's panic to itself.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,8 +13,8 @@ use monoio::time::sleep;
 use pin_project_lite::pin_project;
 
 use crate::net::{Accepted, Listening};
-use crate::session::{Core, RunState, Seat, serve};
-use crate::types::ListenerId;
+use crate::session::{Core, Generation, RunState, Seat, serve};
+use crate::types::{ListenerId, SocketId};
 
 /// How long accepting rests after descriptors or memory have run out: connections end meanwhile.
 const EXHAUSTED_REST: Duration = Duration::from_millis(100);
@@ -32,19 +32,59 @@ const IN_A_ROW_MAX: usize = 256;
 /// The shortest that monoio's timers know.
 const GIVE_WAY: Duration = Duration::from_millis(1);
 
-/// Accepts until the core drains; then takes what is still in the queue, and closes.
-pub(super) async fn accept(core: Rc<Core>, listener: ListenerId, listening: Listening) {
+/// A listening socket of this core, and for which listener it accepts.
+pub(super) struct Post {
+    pub(super) socket: SocketId,
+    listener: Cell<ListenerId>,
+    /// The plan in force has no listener there: what is in the queue is served by the last that
+    /// had one.
+    leaving: RefCell<Option<Rc<Generation>>>,
+}
+
+impl Post {
+    pub(super) fn new(socket: SocketId, listener: ListenerId) -> Self {
+        Self {
+            socket,
+            listener: Cell::new(listener),
+            leaving: RefCell::default(),
+        }
+    }
+
+    /// The plan in force knows the listener by this number.
+    pub(super) fn serve(&self, listener: ListenerId) {
+        self.listener.set(listener);
+    }
+
+    pub(super) fn leave(&self, last: Rc<Generation>) {
+        self.leaving.replace(Some(last));
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.leaving.borrow().is_some()
+    }
+
+    /// For [`Watch::wake`](crate::session::Watch::wake): never 0, nobody else's.
+    pub(super) fn mark(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+}
+
+/// Accepts until the core drains or the listener leaves; then takes what is still in the queue,
+/// and closes.
+pub(super) async fn accept(core: Rc<Core>, post: Rc<Post>, listening: Listening) {
     let acceptor = Acceptor {
         core: Rc::clone(&core),
-        listener,
+        post: Rc::clone(&post),
         listening,
         exhausted: Cell::new(false),
         in_a_row: Cell::new(0),
     };
     let seat = core.watch.seat();
+    seat.sit_at(post.mark());
     loop {
         match acceptor.accept_batch() {
             Batch::Empty if core.watch.state() >= RunState::Draining => return,
+            Batch::Empty if post.is_leaving() => return,
             Batch::Full if core.watch.state() == RunState::Draining => {}
             Batch::Full if core.watch.state() == RunState::Closing => return,
             Batch::Empty => acceptor.ready(&seat).await,
@@ -60,7 +100,7 @@ pub(super) async fn accept(core: Rc<Core>, listener: ListenerId, listening: List
 
 struct Acceptor {
     core: Rc<Core>,
-    listener: ListenerId,
+    post: Rc<Post>,
     listening: Listening,
     /// Descriptors have run out and one line has said so.
     exhausted: Cell<bool>,
@@ -81,7 +121,7 @@ impl Acceptor {
         let mut readable = pin!(self.listening.readable());
         let before = self.core.watch.state();
         poll_fn(|cx| match readable.as_mut().poll(cx) {
-            Poll::Pending if seat.poll(cx) == before => Poll::Pending,
+            Poll::Pending if seat.poll(cx) == before && !self.post.is_leaving() => Poll::Pending,
             // An error of the poll shows again, by name, at accept.
             _ => Poll::Ready(()),
         })
@@ -90,7 +130,7 @@ impl Acceptor {
 
     /// Lets the connections that live have their turn, however many wait to be accepted.
     async fn give_way(&self) {
-        let in_a_row = self.in_a_row.get() + self.core.accept_batch;
+        let in_a_row = self.in_a_row.get() + self.core.accept_batch.get();
         self.in_a_row.set(in_a_row);
         if in_a_row >= IN_A_ROW_MAX {
             self.in_a_row.set(0);
@@ -99,7 +139,7 @@ impl Acceptor {
     }
 
     fn accept_batch(&self) -> Batch {
-        for _ in 0..self.core.accept_batch {
+        for _ in 0..self.core.accept_batch.get() {
             match self.listening.try_accept() {
                 Ok(accepted) => self.on_accepted(accepted),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -123,7 +163,8 @@ impl Acceptor {
     }
 
     fn on_accepted(&self, accepted: Accepted) {
-        let story = serve(Rc::clone(&self.core), self.listener, accepted);
+        let (core, listener) = (Rc::clone(&self.core), self.post.listener.get());
+        let story = serve(core, self.generation(), listener, accepted);
         monoio::spawn(Contained { story });
     }
 
@@ -139,8 +180,16 @@ impl Acceptor {
     }
 
     fn name(&self) -> String {
-        let generation = self.core.generation();
-        generation.plan().listener(self.listener).name.clone()
+        let listener = self.post.listener.get();
+        self.generation().plan().listener(listener).name.clone()
+    }
+
+    /// What a connection that is accepted now is served by.
+    fn generation(&self) -> Rc<Generation> {
+        let leaving = self.post.leaving.borrow();
+        leaving
+            .as_ref()
+            .map_or_else(|| self.core.generation(), Rc::clone)
     }
 }
 

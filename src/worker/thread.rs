@@ -11,22 +11,26 @@ use monoio::time::sleep;
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 
 use super::mailbox::{Inbox, Letter, Mailbox};
+use super::next::{Duty, generation, tell};
 use super::reports::Reporter;
-use super::serve::accept;
 use crate::config::Plan;
 use crate::net::{Listening, PeerAddress};
 use crate::observe::RecordSender;
-use crate::session::{Access, Core, Generation, ListenerState, ListenerTls, Parts, RunState};
+use crate::session::{Access, Core, Parts, RunState};
 use crate::sys::{KtlsAbility, RingFeatures, ring_builder};
-use crate::tls::{ClientTls, MaterialError, ServerTls};
-use crate::types::{CoreId, GroupId, ListenerId};
-use crate::upstream::{Group, GroupParts, ServerCounts, Tell, WARMING_AT_ONCE, WarmMeans};
+use crate::tls::{ClientTls, Digests, KeyRing, MaterialError, ServerTls};
+use crate::types::{CoreId, ListenerId, SocketId};
+use crate::upstream::{Group, ServerCounts, WARMING_AT_ONCE, WarmMeans};
 
-/// What all cores are built from: made once, never changed.
+/// What all cores are built from: made once for each plan, never changed.
 pub struct Shared {
+    /// Counts the plans that were in force, from 0.
+    pub generation: u64,
     pub plan: Arc<Plan>,
     /// By listener; `None` where it terminates no TLS.
     pub server_tls: Vec<Option<Arc<ServerTls>>>,
+    /// By listener: its ticket keys, where it terminates TLS.
+    pub key_rings: Vec<Option<Arc<KeyRing>>>,
     /// By upstream group; `None` where it originates no TLS.
     pub client_tls: Vec<Option<Arc<ClientTls>>>,
     /// By listener: its connections on all cores.
@@ -37,6 +41,8 @@ pub struct Shared {
     pub access: Vec<Option<Arc<Access>>>,
     /// What the kernel's TLS can do, if it has one.
     pub kernel_tls: Option<KtlsAbility>,
+    /// What the files held that TLS was made of.
+    pub digests: Digests,
 }
 
 /// What one core is given.
@@ -55,6 +61,7 @@ pub struct Assignment {
 
 /// A listening socket, bound by the control thread.
 pub struct Listen {
+    pub socket: SocketId,
     pub listener: ListenerId,
     pub fd: OwnedFd,
     pub address: PeerAddress,
@@ -120,21 +127,26 @@ async fn run(shared: &Shared, assignment: Assignment) -> Result<(), WorkerError>
         on_ready,
         ..
     } = assignment;
-    let core = Rc::new(core(shared, id, log, reporter).map_err(WorkerError::Material)?);
+    let reporter = Rc::new(RefCell::new(reporter));
+    let core = core(shared, id, log, &reporter).map_err(WorkerError::Material)?;
+    let duty = Duty::new(Rc::new(core), reporter);
     for Listen {
+        socket,
         listener,
         fd,
         address,
     } in listen
     {
         let listening = Listening::new(fd, address).map_err(WorkerError::Socket)?;
-        monoio::spawn(accept(Rc::clone(&core), listener, listening));
+        duty.serve(socket, listener, listening);
     }
-    keep_warm(&core);
+    for group in duty.core.generation().groups() {
+        keep_warm(&duty.core, group);
+    }
     let inbox = mailbox.open().map_err(WorkerError::Socket)?;
     on_ready();
-    let ended = read_letters(&core, &inbox).await;
-    core.flush_journal();
+    let ended = read_letters(&duty, &inbox).await;
+    duty.core.flush_journal();
     ended.map_err(WorkerError::Socket)
 }
 
@@ -142,42 +154,13 @@ fn core(
     shared: &Shared,
     id: CoreId,
     log: RecordSender,
-    reporter: Reporter,
+    reporter: &Rc<RefCell<Reporter>>,
 ) -> Result<Core, MaterialError> {
-    let listener_tls = shared
-        .server_tls
-        .iter()
-        .map(|tls| tls.as_ref().map(|tls| ListenerTls::new(Arc::clone(tls))));
-    let listeners = listener_tls
-        .zip(&shared.connections)
-        .zip(&shared.access)
-        .map(|((tls, connections), access)| ListenerState {
-            tls,
-            connections: Arc::clone(connections),
-            access: access.clone(),
-        })
-        .collect();
-    let reporter = RefCell::new(reporter);
-    let tell: Tell = Rc::new(move |change| reporter.borrow_mut().report(change));
-    let upstreams = (0..).map(GroupId).zip(&shared.plan.upstreams);
-    let shared_parts = shared.client_tls.iter().zip(&shared.server_counts);
-    let groups = upstreams
-        .zip(shared_parts)
-        .map(|((group, upstream), (tls, counts))| {
-            Group::new(GroupParts {
-                id: group,
-                plan: Arc::new(upstream.clone()),
-                tls: tls.clone(),
-                core: id,
-                counts: Arc::clone(counts),
-                tell: Rc::clone(&tell),
-            })
-            .map(Rc::new)
-        })
-        .collect::<Result<_, _>>()?;
+    let tell = tell(reporter, shared.generation);
+    let (generation, _) = generation(shared, id, &tell, None)?;
     Ok(Core::new(Parts {
         id,
-        generation: Generation::new(Arc::clone(&shared.plan), listeners, groups),
+        generation,
         log,
         kernel_tls: shared.kernel_tls,
     }))
@@ -188,33 +171,33 @@ const DRAIN_LOOK: Duration = Duration::from_millis(10);
 /// Connections that are told to close do it at once; this bounds a defect.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// Follows the control thread's letters until the core has drained or closed.
-/// Makes connections ready in the groups that want some, until the core drains.
-fn keep_warm(core: &Rc<Core>) {
-    let generation = core.generation();
-    let groups = generation.groups().iter();
-    for group in groups.filter(|it| it.plan.warm.connections_max > 0) {
-        for _ in 0..WARMING_AT_ONCE {
-            let (core, group) = (Rc::clone(core), Rc::clone(group));
-            monoio::spawn(async move {
-                let means = WarmMeans {
-                    buffers: &core.tools.buffers,
-                    handshakes: &core.handshakes,
-                    keep_secrets: core.keeps_secrets(group.plan.carriage),
-                };
-                let is_wanted = || core.watch.state() == RunState::Running;
-                group.keep_warm(means, is_wanted).await;
-            });
-        }
+/// Makes connections ready where the group wants some, until the core drains.
+pub(super) fn keep_warm(core: &Rc<Core>, group: &Rc<Group>) {
+    if group.plan.warm.connections_max == 0 {
+        return;
+    }
+    for _ in 0..WARMING_AT_ONCE {
+        let (core, group) = (Rc::clone(core), Rc::clone(group));
+        monoio::spawn(async move {
+            let means = WarmMeans {
+                buffers: &core.tools.buffers,
+                handshakes: &core.handshakes,
+                keep_secrets: core.keeps_secrets(group.plan.carriage),
+            };
+            let is_wanted = || core.watch.state() == RunState::Running;
+            group.keep_warm(means, is_wanted).await;
+        });
     }
 }
 
-async fn read_letters(core: &Rc<Core>, inbox: &Inbox) -> io::Result<()> {
+/// Follows the control thread's letters until the core has drained or closed.
+async fn read_letters(duty: &Duty, inbox: &Inbox) -> io::Result<()> {
+    let core = &duty.core;
     while core.watch.state() == RunState::Running {
         let Some(letters) = inbox.wait().await? else {
             return Ok(());
         };
-        letters.into_iter().for_each(|letter| follow(core, letter));
+        letters.into_iter().for_each(|letter| follow(duty, letter));
     }
     // Connections that were still in the kernel's queue become live in the accept loops' next turn.
     sleep(DRAIN_LOOK).await;
@@ -223,7 +206,7 @@ async fn read_letters(core: &Rc<Core>, inbox: &Inbox) -> io::Result<()> {
         inbox
             .received()
             .into_iter()
-            .for_each(|letter| follow(core, letter));
+            .for_each(|letter| follow(duty, letter));
     }
     core.watch.advance(RunState::Closing);
     let mut waited = Duration::ZERO;
@@ -236,9 +219,13 @@ async fn read_letters(core: &Rc<Core>, inbox: &Inbox) -> io::Result<()> {
     Ok(())
 }
 
-fn follow(core: &Rc<Core>, letter: Letter) {
+fn follow(duty: &Duty, letter: Letter) {
+    let core = &duty.core;
     let generation = core.generation();
     match letter {
+        Letter::Prepare(preparation) => duty.prepare(preparation),
+        Letter::Switch(switch) => duty.switch(switch),
+        Letter::Forget => duty.forget(),
         Letter::Advance(state) => core.watch.advance(state),
         Letter::Server {
             group,
@@ -309,13 +296,16 @@ mod tests {
     fn defective(plan: &Arc<Plan>) -> Shared {
         assert_eq!(plan.upstreams.len(), 2);
         Shared {
+            generation: 0,
             plan: Arc::clone(plan),
             server_tls: vec![None, None],
+            key_rings: vec![None, None],
             client_tls: vec![None],
             server_counts: vec![Arc::new(ServerCounts::new(&plan.upstreams[0], 1))],
             connections: vec![Arc::default(), Arc::default()],
             access: vec![None, None],
             kernel_tls: None,
+            digests: Digests::default(),
         }
     }
 
@@ -325,6 +315,7 @@ mod tests {
             let fd = bind(&plan.binds[0].value, &plan.socket, plan.backlog).unwrap();
             let address: SocketAddr = local_address(&fd).unwrap().unwrap();
             let listen = Listen {
+                socket: SocketId(u32::from(listener.0)),
                 listener,
                 fd,
                 address: PeerAddress::Ip(address),

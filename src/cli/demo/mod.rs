@@ -25,9 +25,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use self::pki::{Pki, UPSTREAM_NAME};
 use self::servers::Servers;
 use self::show::Show;
-use super::{EXIT_INTERNAL, EXIT_SYSTEM, check, report as report_on, run};
-use crate::config::{self, Plan};
-use crate::control::{Options, Started, start};
+use super::{EXIT_INTERNAL, EXIT_SYSTEM, report as report_on, run};
+use crate::config;
+use crate::control::{Checked, Options, Started, examine, start};
 use crate::net::PeerAddress;
 use crate::observe::events;
 
@@ -119,14 +119,14 @@ fn directory() -> Result<TempDir> {
 }
 
 /// The plan of a file as users write them, read as theirs are.
-fn plan(directory: &Path, servers: &[SocketAddr]) -> Result<Plan> {
+fn plan(directory: &Path, servers: &[SocketAddr]) -> Result<Checked> {
     let file = directory.join("ringway.toml");
     let text = toml(directory, servers);
     pki::write(&file, &text)?;
     let name = file.display().to_string();
-    let loaded = check::examine(config::parse(&name, &text));
-    report_on(&loaded);
-    let Some(plan) = loaded.into_plan() else {
+    let examined = examine(config::parse(&name, &text));
+    report_on(&examined.loaded);
+    let Some(checked) = examined.checked(&file) else {
         bail!("its own configuration is refused: a defect of Ringway, please report it");
     };
     say(&format!(
@@ -135,7 +135,7 @@ fn plan(directory: &Path, servers: &[SocketAddr]) -> Result<Plan> {
          {name}:\n\n{}\n",
         indented(&text)
     ));
-    Ok(plan)
+    Ok(checked)
 }
 
 fn toml(directory: &Path, servers: &[SocketAddr]) -> String {

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::{Located, NamePattern};
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DownstreamTls {
     /// At least one; the first is the default for names that none has.
     pub certificates: Vec<CertificatePlan>,
@@ -28,7 +28,7 @@ pub struct DownstreamTls {
 }
 
 /// Whose TLS secrets are written to a file, for whoever has to look into recorded traffic.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct KeyLogPlan {
     pub file: Located<PathBuf>,
     /// Clients from these networks; never empty.
@@ -43,7 +43,7 @@ impl KeyLogPlan {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CertificatePlan {
     pub certificate: Located<PathBuf>,
     pub private_key: Located<PathBuf>,
@@ -69,7 +69,7 @@ pub enum IdentityPattern {
     SpkiSha256([u8; 32]),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Resumption {
     pub enabled: bool,
     /// How long a session may be resumed: at most 7 days (RFC 8446 4.6.1).
@@ -83,7 +83,7 @@ pub struct Resumption {
 }
 
 /// What both legs have in common.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TlsPolicy {
     pub versions: TlsVersions,
     /// In order of preference. Empty: the fastest strong suites of this CPU first.
@@ -119,7 +119,7 @@ pub enum Group {
     P384,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct UpstreamTls {
     /// Shown when the server asks for one.
     pub client_certificate: Option<CertificatePlan>,
@@ -136,7 +136,7 @@ pub struct UpstreamTls {
     pub key_log: Option<KeyLogPlan>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Trust {
     /// The operating system's CA bundle.
     System,

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 
@@ -46,18 +46,33 @@ type ProberLock = std::sync::Mutex<ProberState>;
 
 struct ProberState {
     tasks: HashMap<(NameKey, PeerAddress), Task>,
+    /// Where the checks of the plan before have come to.
+    inherited: HashMap<Lasting, Course>,
     /// `None`: the checks have ended.
     common: Option<Arc<Common>>,
 }
 
 /// What the checks of one address run on. Dropping it ends them at once.
-struct Task(JoinHandle<()>);
+struct Task {
+    runs: JoinHandle<()>,
+    course: watch::Receiver<Course>,
+}
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.0.abort();
+        self.runs.abort();
     }
 }
+
+/// How far the checks of an address have come.
+#[derive(Debug, Clone, Copy)]
+struct Course {
+    standing: Standing,
+    due: Instant,
+}
+
+/// An address by names that outlive a plan: group, server, address.
+type Lasting = (String, String, PeerAddress);
 
 /// What all checks share.
 struct Common {
@@ -78,6 +93,16 @@ impl Prober {
         client_tls: Vec<Option<Arc<ClientTls>>>,
         publish: impl Fn(Change) + Send + Sync + 'static,
     ) -> Self {
+        Self::succeeding(None, (plan, client_tls), publish)
+    }
+
+    /// The same; the checks of addresses that `before` checks go on where they are, and there they
+    /// end.
+    pub(super) fn succeeding(
+        before: Option<&Self>,
+        (plan, client_tls): (Arc<Plan>, Vec<Option<Arc<ClientTls>>>),
+        publish: impl Fn(Change) + Send + Sync + 'static,
+    ) -> Self {
         let common = Arc::new(Common {
             plan,
             client_tls,
@@ -87,6 +112,7 @@ impl Prober {
         });
         let mut state = ProberState {
             tasks: HashMap::new(),
+            inherited: before.map(Self::courses).unwrap_or_default(),
             common: Some(Arc::clone(&common)),
         };
         for (key, address) in addresses(&common.plan) {
@@ -95,6 +121,18 @@ impl Prober {
         Self {
             state: Arc::new(ProberLock::new(state)),
         }
+    }
+
+    fn courses(&self) -> HashMap<Lasting, Course> {
+        let courses = self.with(|state| {
+            let common = state.common.as_ref();
+            let tasks = state.tasks.iter().filter_map(|((key, address), task)| {
+                Some((common?.lasting(*key, address)?, *task.course.borrow()))
+            });
+            tasks.collect()
+        });
+        self.end();
+        courses
     }
 
     /// A name has these addresses now. Those that stay keep their standing.
@@ -107,6 +145,11 @@ impl Prober {
                 state.follow(key, PeerAddress::Ip(*address));
             }
         });
+    }
+
+    /// Every address that the plan before had is checked again: what is left is of none.
+    pub(super) fn settle(&self) {
+        self.with(|state| state.inherited = HashMap::new());
     }
 
     /// Ends all checks, those under way included; no other begins.
@@ -154,9 +197,13 @@ impl ProberState {
         };
         match common.question(key, &address) {
             Ok(Some(question)) => {
-                let watch = watch(key, address.clone(), question, Arc::clone(common));
-                let task = Task(tokio::spawn(watch));
-                self.tasks.insert((key, address), task);
+                let lasting = common.lasting(key, &address);
+                let inherited = lasting.and_then(|it| self.inherited.remove(&it));
+                let course = inherited.unwrap_or_else(|| Course::begin(&question));
+                let (told, course) = watch::channel(course);
+                let check = check(key, address.clone(), (question, told), Arc::clone(common));
+                let runs = tokio::spawn(check);
+                self.tasks.insert((key, address), Task { runs, course });
             }
             Ok(None) => {}
             Err(error) => tracing::error!(%address, %error, "it is not checked"),
@@ -164,7 +211,23 @@ impl ProberState {
     }
 }
 
+impl Course {
+    fn begin(question: &Question) -> Self {
+        Self {
+            standing: Standing::default(),
+            due: first_due(Instant::now(), question.plan.interval, jitter()),
+        }
+    }
+}
+
 impl Common {
+    fn lasting(&self, key: NameKey, address: &PeerAddress) -> Option<Lasting> {
+        let group = self.plan.upstream(key.group);
+        let server = group.servers.get(usize::from(key.server.0))?;
+        let server = server.address.value.to_string();
+        Some((group.name.clone(), server, address.clone()))
+    }
+
     /// `None`: nobody wants to know.
     fn question(
         &self,
@@ -215,10 +278,19 @@ impl Common {
 }
 
 /// One address's checks, for as long as its task lives.
-async fn watch(key: NameKey, address: PeerAddress, question: Question, common: Arc<Common>) {
+async fn check(
+    key: NameKey,
+    address: PeerAddress,
+    (question, told): (Question, watch::Sender<Course>),
+    common: Arc<Common>,
+) {
     let interval = question.plan.interval;
-    let mut standing = Standing::default();
-    let mut due = first_due(Instant::now(), interval, jitter());
+    let Course {
+        mut standing,
+        mut due,
+    } = *told.borrow();
+    // Another plan may have set a longer interval.
+    due = due.min(Instant::now() + interval);
     loop {
         sleep_until(due.into()).await;
         // Never closed.
@@ -239,5 +311,6 @@ async fn watch(key: NameKey, address: PeerAddress, question: Question, common: A
             common.tell(key, &address, news);
         }
         due = next_due(begun, Instant::now(), interval, jitter());
+        told.send_replace(Course { standing, due });
     }
 }

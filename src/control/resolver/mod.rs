@@ -9,11 +9,11 @@ mod service;
 mod tests;
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 pub use lookup::Source;
 pub(super) use schedule::spread;
@@ -125,6 +125,16 @@ pub fn questions(plan: &Plan) -> Vec<Question> {
 #[derive(Debug)]
 pub struct Resolver {
     _tasks: JoinSet<()>,
+    asked: Vec<(Sought, watch::Receiver<Remembered>)>,
+}
+
+/// What a name's next task need not ask for again.
+#[derive(Debug, Clone, Default)]
+struct Remembered {
+    known: Vec<Found>,
+    hosts: KnownHosts,
+    /// When it is to be asked for again; `None`: it has had no good answer.
+    due: Option<Instant>,
 }
 
 /// What a name's task has to say.
@@ -145,13 +155,28 @@ impl Resolver {
     pub async fn start(
         source: Source,
         questions: Vec<Question>,
+        publish: impl FnMut(NameKey, Vec<Found>) + Send + 'static,
+    ) -> Self {
+        Self::succeeding(None, (source, questions), publish).await
+    }
+
+    /// The same; names that `before` has an answer for keep it until its time is over.
+    pub async fn succeeding(
+        before: Option<&Self>,
+        (source, questions): (Source, Vec<Question>),
         mut publish: impl FnMut(NameKey, Vec<Found>) + Send + 'static,
     ) -> Self {
         let mut missing = questions.len();
         let mut tasks = JoinSet::new();
+        let mut asked = Vec::new();
         let (sender, mut reports) = mpsc::channel(REPORTS_MAX);
         for question in questions {
-            tasks.spawn(keep_resolved(question, source.clone(), sender.clone()));
+            let remembered =
+                before.map_or_else(Remembered::default, |it| it.remembered(&question.sought));
+            let (memory, remembers) = watch::channel(remembered);
+            asked.push((question.sought.clone(), remembers));
+            let ask = keep_resolved(question, source.clone(), (sender.clone(), memory));
+            tasks.spawn(ask);
         }
         drop(sender);
         let first_answers = async {
@@ -165,7 +190,7 @@ impl Resolver {
         };
         if timeout(FIRST_WAIT_MAX, first_answers).await.is_err() {
             tracing::warn!(
-                "starting although {missing} server names have no answer yet after {} s; \
+                "going on although {missing} server names have no answer yet after {} s; \
                  connections go to the other servers until they have",
                 FIRST_WAIT_MAX.as_secs()
             );
@@ -175,7 +200,16 @@ impl Resolver {
                 report.publish_to(&mut publish);
             }
         });
-        Self { _tasks: tasks }
+        Self {
+            _tasks: tasks,
+            asked,
+        }
+    }
+
+    fn remembered(&self, sought: &Sought) -> Remembered {
+        let mut known = self.asked.iter().filter(|(it, _)| it == sought);
+        let remembered = known.next().map(|(_, it)| it.borrow().clone());
+        remembered.unwrap_or_default()
     }
 }
 
@@ -188,13 +222,30 @@ impl Report {
 }
 
 /// One name's task. Ends with the receiver of its reports.
-async fn keep_resolved(question: Question, source: Source, reports: mpsc::Sender<Report>) {
+async fn keep_resolved(
+    question: Question,
+    source: Source,
+    (reports, memory): (mpsc::Sender<Report>, watch::Sender<Remembered>),
+) {
     let key = question.key;
-    let mut name = WatchedName::new(question);
+    let (mut name, due) = WatchedName::remembering(question, memory.borrow().clone());
     let mut first = true;
+    if let Some(due) = due {
+        let report = Report {
+            key,
+            found: Some(name.known.clone()),
+            first,
+        };
+        if reports.send(report).await.is_err() {
+            return;
+        }
+        first = false;
+        sleep_until(due.into()).await;
+    }
     loop {
         let result = source.find(&name.question.sought, &name.hosts).await;
         let next = name.on_result(result, jitter());
+        memory.send_replace(name.remembered(Instant::now() + next.wait));
         if first || next.publish.is_some() {
             let report = Report {
                 key,
@@ -239,6 +290,29 @@ impl WatchedName {
             is_away: false,
             missing: None,
             failures: 0,
+        }
+    }
+
+    /// Goes on where another task was. When the name is to be asked for; `None`: now.
+    fn remembering(question: Question, remembered: Remembered) -> (Self, Option<Instant>) {
+        let Remembered { known, hosts, due } = remembered;
+        let due = due.map(|due| due.min(Instant::now() + question.limits.ttl_max));
+        let is_away = due.is_some() && known.is_empty();
+        let name = Self {
+            known,
+            hosts,
+            is_away,
+            ..Self::new(question)
+        };
+        (name, due)
+    }
+
+    fn remembered(&self, due: Instant) -> Remembered {
+        let has_answer = !self.known.is_empty() || self.is_away;
+        Remembered {
+            known: self.known.clone(),
+            hosts: self.hosts.clone(),
+            due: has_answer.then_some(due),
         }
     }
 

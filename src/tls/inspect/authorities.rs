@@ -12,13 +12,16 @@ use crate::tls::certificate::{self, day, name_words, parse, seconds};
 use crate::tls::material;
 use crate::tls::verify;
 
-impl Inspection {
+impl Inspection<'_> {
     /// The readable CAs of a bundle.
     pub(super) fn authorities(&mut self, file: &Located<PathBuf>) -> Vec<CertificateDer<'static>> {
-        if self.keep(material::bundle_anchors(file)).is_none() {
+        if self
+            .keep(material::bundle_anchors(self.files, file))
+            .is_none()
+        {
             return Vec::new();
         }
-        let bundle = material::certificates(file).unwrap_or_default();
+        let bundle = material::certificates(self.files, file).unwrap_or_default();
         for der in &bundle {
             if let Some(authority) = parse(der) {
                 self.authority(file, &authority);
@@ -49,7 +52,7 @@ impl Inspection {
         file: &Located<PathBuf>,
         bundle: &[CertificateDer<'static>],
     ) {
-        let Some(lists) = self.keep(material::revocation_lists(file)) else {
+        let Some(lists) = self.keep(material::revocation_lists(self.files, file)) else {
             return;
         };
         let parsed: Vec<_> = lists

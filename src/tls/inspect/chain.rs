@@ -22,23 +22,23 @@ pub(super) enum Side {
     Client,
 }
 
-impl Inspection {
+impl Inspection<'_> {
     pub(super) fn pair(&mut self, plan: &CertificatePlan, side: Side) {
         let errors_before = self.errors();
-        let chain = self.keep(material::certificates(&plan.certificate));
+        let chain = self.keep(material::certificates(self.files, &plan.certificate));
         if let Some(chain) = &chain {
             self.chain(&plan.certificate, chain, side);
         }
-        let key = self.keep(material::private_key(&plan.private_key));
+        let key = self.keep(material::private_key(self.files, &plan.private_key));
         if key.is_some() {
             self.check_secrecy(&plan.private_key, "private key");
         }
         if let Some(ocsp) = &plan.ocsp_response {
-            self.keep(material::ocsp_response(ocsp));
+            self.keep(material::ocsp_response(self.files, ocsp));
         }
         // That the key fits can be told even of a certificate that is out of date.
         if chain.is_some() && key.is_some() {
-            match material::certified_key(plan) {
+            match material::certified_key(self.files, plan) {
                 Err(error) if error.file.as_ref() == Some(&plan.private_key.value) => {
                     let weak = self.errors() > errors_before && self.is_weak(chain.as_deref());
                     if !weak {
@@ -173,7 +173,9 @@ impl Inspection {
     fn completeness(&mut self, file: &Located<PathBuf>, parsed: &[X509Certificate<'_>]) {
         let Some(top) = parsed.last() else { return };
         let issuer = top.issuer();
-        if issuer.as_raw() == top.subject().as_raw() || self.roots.contains(issuer.as_raw()) {
+        if issuer.as_raw() == top.subject().as_raw()
+            || self.roots.contains(self.files, issuer.as_raw())
+        {
             return;
         }
         let name = name_words(issuer);

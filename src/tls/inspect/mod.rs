@@ -13,6 +13,7 @@ use rustls::pki_types::CertificateDer;
 use super::acceptor::ServerTls;
 use super::certificate;
 use super::connector::ClientTls;
+use super::files::Files;
 use super::key_log;
 use super::material::{self, MaterialError};
 use super::tickets::KeyRing;
@@ -31,14 +32,15 @@ const WORLD_READABLE: u32 = 0o004;
 /// Opens every certificate, key, CA, CRL, OCSP response and ticket key that the plan names, and
 /// reports all there is to find, each with its place in the file.
 #[must_use]
-pub fn inspect(plan: &Plan) -> Vec<Diagnostic> {
-    inspect_at(plan, unix_now())
+pub fn inspect(plan: &Plan, files: &Files) -> Vec<Diagnostic> {
+    inspect_at(plan, files, unix_now())
 }
 
-pub(super) fn inspect_at(plan: &Plan, now: UnixSeconds) -> Vec<Diagnostic> {
+pub(super) fn inspect_at(plan: &Plan, files: &Files, now: UnixSeconds) -> Vec<Diagnostic> {
     let mut inspection = Inspection {
+        files,
         now,
-        roots: KnownRoots::of(plan),
+        roots: KnownRoots::of(plan, files),
         findings: Vec::new(),
     };
     for tls in plan
@@ -56,13 +58,14 @@ pub(super) fn inspect_at(plan: &Plan, now: UnixSeconds) -> Vec<Diagnostic> {
     inspection.findings
 }
 
-struct Inspection {
+struct Inspection<'a> {
+    files: &'a Files,
     now: UnixSeconds,
     roots: KnownRoots,
     findings: Vec<Diagnostic>,
 }
 
-impl Inspection {
+impl Inspection<'_> {
     fn listener(&mut self, tls: &DownstreamTls) {
         let errors_before = self.errors();
         for certificate in &tls.certificates {
@@ -75,8 +78,8 @@ impl Inspection {
         self.key_log(tls.key_log.as_ref());
         // What nothing above has found would still stop `run`.
         if self.errors() == errors_before {
-            let built = KeyRing::new(&tls.resumption)
-                .and_then(|keys| ServerTls::with_clock(tls, &keys, unix_now));
+            let built = KeyRing::of_files(self.files, &tls.resumption)
+                .and_then(|keys| ServerTls::with_clock(self.files, (tls, &keys), unix_now));
             self.keep(built);
         }
     }
@@ -107,7 +110,7 @@ impl Inspection {
         if self.errors() != errors_before {
             return;
         }
-        let Some(built) = self.keep(ClientTls::with_clock(tls, unix_now)) else {
+        let Some(built) = self.keep(ClientTls::with_clock(self.files, tls, unix_now)) else {
             return;
         };
         for server in &upstream.servers {
@@ -127,7 +130,7 @@ impl Inspection {
     }
 
     fn ticket_key(&mut self, file: &Located<PathBuf>) {
-        if self.keep(material::ticket_key(file)).is_some() {
+        if self.keep(material::ticket_key(self.files, file)).is_some() {
             self.check_secrecy(file, "session ticket key");
         }
     }
@@ -177,7 +180,7 @@ struct KnownRoots {
 }
 
 impl KnownRoots {
-    fn of(plan: &Plan) -> Self {
+    fn of(plan: &Plan, files: &Files) -> Self {
         let downstream = plan
             .listeners
             .iter()
@@ -193,7 +196,7 @@ impl KnownRoots {
         });
         let bundles = client_cas.chain(server_cas);
         let certificates = bundles
-            .filter_map(|file| material::certificates(file).ok())
+            .filter_map(|file| material::certificates(files, file).ok())
             .flatten();
         Self {
             named_in_plan: root_names(certificates),
@@ -201,12 +204,12 @@ impl KnownRoots {
         }
     }
 
-    fn contains(&self, name: &[u8]) -> bool {
+    fn contains(&self, files: &Files, name: &[u8]) -> bool {
         self.named_in_plan.contains(name)
             || self
                 .of_system
                 .get_or_init(|| {
-                    let found = material::system_certificates().unwrap_or_default();
+                    let found = material::system_certificates(files).unwrap_or_default();
                     root_names(found.into_iter())
                 })
                 .contains(name)

@@ -120,7 +120,11 @@ impl Scene {
     }
 
     fn findings(&self, tls: DownstreamTls) -> Vec<Diagnostic> {
-        let findings = inspect_at(&plan(Some(tls), None), unix_now());
+        let findings = inspect_at(
+            &plan(Some(tls), None),
+            &crate::tls::Files::default(),
+            unix_now(),
+        );
         for finding in &findings {
             assert_eq!(finding.span, Some(3..7), "{finding:?}");
             assert!(finding.cure.is_some(), "{finding:?}");
@@ -178,7 +182,14 @@ fn good_files_give_no_finding() {
         client_certificate: Some(scene.files.pair(&scene.ca.issue(client))),
         ..scene.upstream()
     };
-    assert_eq!(inspect_at(&plan(None, Some(upstream)), unix_now()), []);
+    assert_eq!(
+        inspect_at(
+            &plan(None, Some(upstream)),
+            &crate::tls::Files::default(),
+            unix_now()
+        ),
+        []
+    );
 }
 
 #[test]
@@ -257,7 +268,11 @@ fn a_ca_as_leaf_and_a_server_without_san_are_errors() {
         client_certificate: Some(scene.files.pair(&nameless)),
         ..scene.upstream()
     };
-    let findings = inspect_at(&plan(None, Some(upstream)), unix_now());
+    let findings = inspect_at(
+        &plan(None, Some(upstream)),
+        &crate::tls::Files::default(),
+        unix_now(),
+    );
     only(&findings, Severity::Warning, "no subjectAltName");
 }
 
@@ -442,7 +457,11 @@ fn an_upstream_that_cannot_be_verified_by_any_name_is_an_error() {
         server_name: None,
         ..scene.upstream()
     };
-    let findings = inspect_at(&plan(None, Some(upstream)), unix_now());
+    let findings = inspect_at(
+        &plan(None, Some(upstream)),
+        &crate::tls::Files::default(),
+        unix_now(),
+    );
     only(
         &findings,
         Severity::Error,

@@ -13,7 +13,7 @@ fn pair(files: &Files, certificate: &str, key: &str) -> CertificatePlan {
 }
 
 fn refusal(plan: &CertificatePlan) -> (String, String) {
-    let error = material::certified_key(plan).unwrap_err();
+    let error = material::certified_key(&crate::tls::Files::default(), plan).unwrap_err();
     assert_eq!(error.span, Some(3..7));
     (error.to_string(), error.cure.unwrap_or_default())
 }
@@ -22,15 +22,27 @@ fn refusal(plan: &CertificatePlan) -> (String, String) {
 fn keys_of_every_plain_form_are_read() {
     let files = Files::new();
     let sec1 = pair(&files, openssl::SEC1_CERTIFICATE, openssl::SEC1_KEY);
-    assert!(material::certified_key(&sec1).is_ok());
+    assert!(material::certified_key(&crate::tls::Files::default(), &sec1).is_ok());
     let rsa = Authority::root("CA").issue(Leaf {
         rsa: true,
         ..Leaf::named(HOST)
     });
-    assert!(material::certified_key(&pair(&files, &rsa.chain_pem, &rsa.key_pem)).is_ok());
+    assert!(
+        material::certified_key(
+            &crate::tls::Files::default(),
+            &pair(&files, &rsa.chain_pem, &rsa.key_pem)
+        )
+        .is_ok()
+    );
     let pkcs1 = pkcs1_pem(&rsa);
     assert!(pkcs1.starts_with("-----BEGIN RSA PRIVATE KEY-----"));
-    assert!(material::certified_key(&pair(&files, &rsa.chain_pem, &pkcs1)).is_ok());
+    assert!(
+        material::certified_key(
+            &crate::tls::Files::default(),
+            &pair(&files, &rsa.chain_pem, &pkcs1)
+        )
+        .is_ok()
+    );
 }
 
 /// PKCS#8 wraps the PKCS#1 key in its last OCTET STRING: version, algorithm, key (RFC 5208 5).
@@ -151,10 +163,13 @@ fn an_ocsp_response_must_be_a_successful_one() {
     let files = Files::new();
     let issued = Authority::root("CA").issue(Leaf::named(HOST));
     let stapled = |bytes: &[u8]| {
-        material::certified_key(&CertificatePlan {
-            ocsp_response: Some(files.bytes("x.ocsp", bytes)),
-            ..pair(&files, &issued.chain_pem, &issued.key_pem)
-        })
+        material::certified_key(
+            &crate::tls::Files::default(),
+            &CertificatePlan {
+                ocsp_response: Some(files.bytes("x.ocsp", bytes)),
+                ..pair(&files, &issued.chain_pem, &issued.key_pem)
+            },
+        )
     };
     let good = [0x30, 0x05, 0x0a, 0x01, 0x00, 0xa0, 0x00];
     assert_eq!(stapled(&good).unwrap().ocsp.as_deref(), Some(&good[..]));

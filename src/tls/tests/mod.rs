@@ -242,8 +242,9 @@ fn carry<S: SideData, R: SideData>(
 }
 
 fn server_tls(plan: &DownstreamTls) -> ServerTls {
-    let ring = KeyRing::starting_at(&plan.resumption, clock()).unwrap();
-    ServerTls::with_clock(plan, &ring, clock).unwrap()
+    let ring =
+        KeyRing::starting_at(&crate::tls::Files::default(), &plan.resumption, clock()).unwrap();
+    ServerTls::with_clock(&crate::tls::Files::default(), (plan, &ring), clock).unwrap()
 }
 
 fn identity_of(issued: &Issued) -> Identity {

@@ -35,11 +35,11 @@ impl Scene {
 }
 
 fn ring(plan: &DownstreamTls) -> Arc<KeyRing> {
-    KeyRing::starting_at(&plan.resumption, clock()).unwrap()
+    KeyRing::starting_at(&crate::tls::Files::default(), &plan.resumption, clock()).unwrap()
 }
 
 fn tls(plan: &DownstreamTls, ring: &Arc<KeyRing>) -> ServerTls {
-    ServerTls::with_clock(plan, ring, clock).unwrap()
+    ServerTls::with_clock(&crate::tls::Files::default(), (plan, ring), clock).unwrap()
 }
 
 /// A cache in the way would hide what the tickets do.
@@ -369,7 +369,7 @@ fn outside_of_a_scope_no_ticket_is_issued_to_an_authenticated_client() {
     use rustls::server::ProducesTickets;
     let plan = resumption();
     let ticketer = |authenticates| super::super::tickets::Ticketer {
-        ring: KeyRing::starting_at(&plan, clock()).unwrap(),
+        ring: KeyRing::starting_at(&crate::tls::Files::default(), &plan, clock()).unwrap(),
         policy: [0; 32],
         authenticates,
         clock,
@@ -384,7 +384,7 @@ fn outside_of_a_scope_no_ticket_is_issued_to_an_authenticated_client() {
 fn no_cut_or_flipped_ticket_opens() {
     use rustls::server::ProducesTickets;
     let ticketer = super::super::tickets::Ticketer {
-        ring: KeyRing::starting_at(&resumption(), clock()).unwrap(),
+        ring: KeyRing::starting_at(&crate::tls::Files::default(), &resumption(), clock()).unwrap(),
         policy: [0; 32],
         authenticates: false,
         clock,

@@ -67,7 +67,7 @@ impl Scene {
 }
 
 fn client_tls(plan: &UpstreamTls) -> ClientTls {
-    ClientTls::with_clock(plan, clock).unwrap()
+    ClientTls::with_clock(&crate::tls::Files::default(), plan, clock).unwrap()
 }
 
 /// A server of rustls's own making. With `clients` it demands certificates of that CA.

@@ -27,6 +27,7 @@ pub mod process;
 pub mod proxy;
 pub mod record;
 pub mod redis;
+pub mod reload;
 pub mod scenario;
 pub mod sys;
 pub mod tls;

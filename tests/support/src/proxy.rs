@@ -177,7 +177,7 @@ impl Ringway {
         let directory = TempDir::new().expect("a temporary directory");
         let access_log = directory.path().join("access.log");
         let file = directory.path().join("ringway.toml");
-        let text = self.file_text(toml, &access_log);
+        let (own, text) = self.file_text(toml, &access_log);
         fs::write(&file, &text).expect("a writable temporary directory");
 
         let trace = directory.path().join("trace");
@@ -205,6 +205,8 @@ impl Ringway {
             stdout: child.stdout.take(),
             child,
             stderr,
+            file,
+            own,
             text,
             access_log,
             trace,
@@ -214,7 +216,7 @@ impl Ringway {
     }
 
     /// The scenario's file may have tables of its own; then ours stay out.
-    fn file_text(&self, toml: &str, access_log: &Path) -> String {
+    fn file_text(&self, toml: &str, access_log: &Path) -> (String, String) {
         let has = |table: &str| toml.lines().any(|line| line.trim().starts_with(table));
         let mut text = String::new();
         if !has("[runtime]") {
@@ -228,7 +230,8 @@ impl Ringway {
             let access = self.access.as_ref().unwrap_or(&default);
             text += &format!("[log]\naccess = \"{access}\"\n{}", self.log);
         }
-        text + toml
+        let whole = text.clone() + toml;
+        (text, whole)
     }
 }
 
@@ -275,6 +278,9 @@ pub struct Proxy {
     child: Child,
     stderr: Lines,
     stdout: Option<ChildStdout>,
+    pub(crate) file: PathBuf,
+    /// The tables that were put in front of the test's.
+    pub(crate) own: String,
     text: String,
     access_log: PathBuf,
     trace: PathBuf,
@@ -493,6 +499,11 @@ impl Proxy {
         )
     }
 
+    /// Takes the addresses that the proxy has named so far.
+    pub(crate) fn look_for_addresses(&mut self) {
+        self.addresses = listening(&self.stderr());
+    }
+
     fn wait_ready(&mut self) {
         let ready = within(DEADLINE, || {
             let ready = self.stderr().contains("ringway is ready");
@@ -500,7 +511,7 @@ impl Proxy {
             (ready || dead).then_some(ready)
         });
         match ready {
-            Some(true) => self.addresses = listening(&self.stderr()),
+            Some(true) => self.look_for_addresses(),
             Some(false) => {
                 let exit = self.wait_exit();
                 panic!(

@@ -1,0 +1,77 @@
+//! A configuration with every file that it names, read once, checked and then used.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::{Effective, Loaded, Paint, Plan};
+use crate::tls::Files;
+use crate::{config, net, tls};
+
+/// Everything that is to be said about a configuration, and the files that it was said of.
+pub struct Examined {
+    pub loaded: Loaded,
+    files: Files,
+}
+
+/// A configuration without an error.
+pub struct Checked {
+    pub(in crate::control) plan: Plan,
+    pub(in crate::control) files: Files,
+    pub(in crate::control) basis: Basis,
+}
+
+/// What a plan was made of.
+#[derive(Debug, Default)]
+pub(in crate::control) struct Basis {
+    /// Its file. `None`: it was made without one, and there is nothing to reload.
+    pub(super) file: Option<PathBuf>,
+    /// Every value that it works with.
+    pub(super) effective: Vec<Effective>,
+}
+
+/// Opens the files that the configuration names, too, and tries what needs rights.
+#[must_use]
+pub fn examine(mut loaded: Loaded) -> Examined {
+    let files = Files::default();
+    loaded.inspect(|plan| tls::inspect(plan, &files));
+    loaded.inspect(net::inspect);
+    Examined { loaded, files }
+}
+
+impl Examined {
+    /// What `run` and a reload go on with; `None`: there is an error. `path`: where it was read.
+    #[must_use]
+    pub fn checked(self, path: &Path) -> Option<Checked> {
+        let Self { loaded, files } = self;
+        let effective = loaded.effective.clone();
+        let plan = loaded.into_plan()?;
+        Some(Checked {
+            plan,
+            files,
+            basis: Basis {
+                file: Some(path.to_owned()),
+                effective,
+            },
+        })
+    }
+}
+
+/// A plan that no file stands for.
+impl From<Plan> for Checked {
+    fn from(plan: Plan) -> Self {
+        Self {
+            plan,
+            files: Files::default(),
+            basis: Basis::default(),
+        }
+    }
+}
+
+/// Reads a configuration anew.
+///
+/// # Errors
+/// What `ringway check` says of it.
+pub(super) fn load(path: &Path) -> Result<Checked, String> {
+    let examined = examine(config::load(path));
+    let report = examined.loaded.report(Paint::Plain);
+    examined.checked(path).ok_or(report)
+}

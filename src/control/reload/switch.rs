@@ -1,0 +1,258 @@
+//! The next plan, prepared on every core and then put in place on all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::diff::{Changes, Version, diff, in_force};
+use super::load::{Basis, Checked, load};
+use crate::config::{LogPlan, Plan, RuntimePlan};
+use crate::control::outside::Names;
+use crate::control::shared::{self, descriptors};
+use crate::control::signals::Asked;
+use crate::control::sockets::Renewal;
+use crate::control::supervisor::Started;
+use crate::sys::raise_nofile;
+use crate::tls::Files;
+use crate::worker::{Answer, Letter, Preparation, Shared, Switch};
+
+/// A core answers between two turns of its ring; this bounds a defect.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// All that a switch needs, so that it cannot fail.
+struct Prepared {
+    shared: Arc<Shared>,
+    renewal: Renewal,
+    names: Names,
+}
+
+impl Started {
+    /// Reads the configuration anew and says on stderr what came of it.
+    pub(in crate::control) async fn reload_and_say(&mut self) {
+        match self.reload().await {
+            Ok(changes) => {
+                for change in &changes.live {
+                    tracing::info!("{change}");
+                }
+                for change in &changes.needs_restart {
+                    tracing::warn!("{change}: needs a restart, stays as it was");
+                }
+                let generation = self.context.shared.generation;
+                tracing::info!("reloaded, generation {generation}");
+            }
+            Err(words) => {
+                tracing::error!("not reloaded, everything stays as it was:\n{words}");
+            }
+        }
+    }
+
+    async fn reload(&mut self) -> Result<Changes, String> {
+        let Some(file) = &self.basis.file else {
+            return Err("it was not started from a file".to_owned());
+        };
+        let Checked {
+            mut plan,
+            files,
+            basis,
+        } = load(file)?;
+        let changes = self.changes(&plan, &basis, &files);
+        keep_what_cannot_change(&self.context.shared.plan, &mut plan);
+        let plan = Arc::new(plan);
+        let workers = self.workers();
+        let shared = shared::next(&self.context.shared, (&plan, &files), workers)
+            .map_err(|error| error.to_string())?;
+        drop(files);
+        let prepared = self.prepare(Arc::new(shared)).await?;
+        self.switch(prepared).await;
+        self.basis = Basis {
+            effective: in_force(&self.basis.effective, basis.effective),
+            ..basis
+        };
+        self.basis.warn_of_ends(&plan);
+        Ok(changes)
+    }
+
+    /// By what a configuration differs from the one in force.
+    fn changes(&self, plan: &Plan, basis: &Basis, files: &Files) -> Changes {
+        let shared = &self.context.shared;
+        let before = Version {
+            plan: &shared.plan,
+            effective: &self.basis.effective,
+            digests: &shared.digests,
+        };
+        let after = Version {
+            plan,
+            effective: &basis.effective,
+            digests: &files.digests(),
+        };
+        diff(before, after)
+    }
+
+    /// Everything that may fail. On an error nothing of it is left.
+    async fn prepare(&mut self, shared: Arc<Shared>) -> Result<Prepared, String> {
+        self.board.stage(Some(shared.generation));
+        let prepared = self.prepare_staged(shared).await;
+        if prepared.is_err() {
+            self.board.stage(None);
+            self.board.post_all(|_| Letter::Forget);
+        }
+        prepared
+    }
+
+    async fn prepare_staged(&mut self, shared: Arc<Shared>) -> Result<Prepared, String> {
+        let workers = self.workers();
+        let Some(sockets) = &mut self.context.sockets else {
+            return Err("ringway drains".to_owned());
+        };
+        let renewal = sockets
+            .renewal(&shared.plan, workers)
+            .await
+            .map_err(|error| error.to_string())?;
+        let names = self.names(&shared).await?;
+        self.prepare_workers(&shared, &renewal).await?;
+        Ok(Prepared {
+            shared,
+            renewal,
+            names,
+        })
+    }
+
+    /// Waits for the first answers, unless somebody wants the process to end.
+    async fn names(&mut self, shared: &Arc<Shared>) -> Result<Names, String> {
+        let mut names = std::pin::pin!(self.outside.names(shared, &self.board));
+        let mut again = false;
+        let found = loop {
+            tokio::select! {
+                names = &mut names => break Ok(names),
+                asked = self.signals.next() => match asked {
+                    Asked::Stop => {
+                        self.signals.put_back(Asked::Stop);
+                        break Err("ringway was told to end".to_owned());
+                    }
+                    Asked::Reopen => self.sink.reopen(),
+                    Asked::Reload => again = true,
+                }
+            }
+        };
+        if again {
+            self.signals.put_back(Asked::Reload);
+        }
+        found
+    }
+
+    async fn prepare_workers(&self, shared: &Arc<Shared>, renewal: &Renewal) -> Result<(), String> {
+        let mut listen = Vec::new();
+        for worker in 0..self.workers() {
+            let sockets = renewal.of_worker(worker);
+            listen.push(sockets.map_err(|error| error.to_string())?);
+        }
+        let mut answers = Answers::default();
+        self.board.post_all(|worker| {
+            Letter::Prepare(Preparation {
+                shared: Arc::clone(shared),
+                listen: listen
+                    .get_mut(worker)
+                    .map(std::mem::take)
+                    .unwrap_or_default(),
+                answer: answers.expect(),
+            })
+        });
+        answers.all().await
+    }
+
+    async fn switch(&mut self, prepared: Prepared) {
+        let Prepared {
+            shared,
+            renewal,
+            names,
+        } = prepared;
+        let listeners = Arc::new(renewal.listeners());
+        for (listener, address) in renewal.added() {
+            let name = &shared.plan.listener(listener).name;
+            tracing::info!("listening name={name} address={address}");
+        }
+        if let Some(sockets) = &mut self.context.sockets {
+            sockets.renew(renewal, &shared.plan);
+        }
+        let mut answers = Answers::default();
+        self.board.switch(&shared.plan, |known| {
+            Letter::Switch(Switch {
+                listeners: Arc::clone(&listeners),
+                known,
+                answer: answers.expect(),
+            })
+        });
+        self.outside.switch(&shared, names, &self.board);
+        self.warn_of_files(&shared.plan);
+        self.context.shared = shared;
+        if let Err(words) = answers.all().await {
+            // It died: whoever starts it again gives it the plan in force.
+            tracing::error!("a worker did not switch: {words}");
+        }
+    }
+
+    /// More listeners may need more descriptors.
+    fn warn_of_files(&self, plan: &Plan) {
+        let nofile = raise_nofile(descriptors(plan, self.workers()));
+        if nofile.granted < nofile.wanted {
+            tracing::warn!(
+                "{} open files allowed, the configured limits need {}: raise the hard limit \
+                 (LimitNOFILE=, ulimit -Hn), or lower max_connections",
+                nofile.granted,
+                nofile.wanted
+            );
+        }
+    }
+}
+
+/// [`diff`] says of these that they need a restart.
+fn keep_what_cannot_change(before: &Plan, plan: &mut Plan) {
+    let next = plan.runtime.clone();
+    plan.runtime = RuntimePlan {
+        drain_timeout: next.drain_timeout,
+        handshakes_max: next.handshakes_max,
+        accept_batch: next.accept_batch,
+        pipes_max: next.pipes_max,
+        resolver: next.resolver,
+        ..before.runtime.clone()
+    };
+    plan.log = LogPlan {
+        refused_max: plan.log.refused_max,
+        ..before.log.clone()
+    };
+}
+
+/// What workers answer to a letter.
+#[derive(Default)]
+struct Answers {
+    expected: Vec<oneshot::Receiver<Result<(), String>>>,
+}
+
+impl Answers {
+    fn expect(&mut self) -> Answer {
+        let (sender, receiver) = oneshot::channel();
+        self.expected.push(receiver);
+        Box::new(move |answer| {
+            // Nobody waits any more.
+            let _ = sender.send(answer);
+        })
+    }
+
+    /// The first error, if there is one. A worker that dies does not answer.
+    async fn all(self) -> Result<(), String> {
+        let all = async {
+            let mut first = Ok(());
+            for answer in self.expected {
+                let answer = answer.await;
+                let answer = answer.unwrap_or_else(|_| Err("a worker died".to_owned()));
+                first = first.and(answer);
+            }
+            first
+        };
+        timeout(ANSWER_WAIT_MAX, all)
+            .await
+            .unwrap_or_else(|_| Err("a worker does not answer".to_owned()))
+    }
+}
