@@ -7,66 +7,18 @@
     reason = "a panic in a test is a failed test"
 )]
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use ringway_support::link::Address;
 use ringway_support::peer::Service;
-use ringway_support::pki::{Authority, Credential, Leaf, tester};
+use ringway_support::pki::{Authority, Leaf, tester};
 use ringway_support::proxy::until_refused;
-use ringway_support::reload::replace;
+use ringway_support::reload::{Pair, replace};
 use ringway_support::tls::{ClientTls, ServerTls};
 use ringway_support::toml::{front_to_back, listener, upstream};
 use ringway_support::{Ending, House, Link, Peer, Proxy, Record, ringway, until};
 use rustls::ClientConfig;
 use tempfile::TempDir;
-
-/// A certificate with its key in files that change.
-struct Pair {
-    folder: TempDir,
-}
-
-impl Pair {
-    fn of(credential: &Credential) -> Self {
-        let pair = Self {
-            folder: TempDir::new().unwrap(),
-        };
-        pair.put(credential);
-        pair
-    }
-
-    fn certificate(&self) -> PathBuf {
-        self.folder.path().join("edge.crt")
-    }
-
-    fn key(&self) -> PathBuf {
-        self.folder.path().join("edge.key")
-    }
-
-    fn put(&self, credential: &Credential) {
-        self.put_certificate(credential);
-        self.put_key(credential);
-    }
-
-    fn put_certificate(&self, credential: &Credential) {
-        replace(
-            &self.certificate(),
-            std::fs::read(&credential.certificate).unwrap(),
-        );
-    }
-
-    fn put_key(&self, credential: &Credential) {
-        replace(&self.key(), std::fs::read(&credential.private_key).unwrap());
-    }
-
-    fn toml(&self) -> String {
-        format!(
-            "[listener.tls]\ncertificate = \"{}\"\nprivate_key = \"{}\"\n",
-            self.certificate().display(),
-            self.key().display()
-        )
-    }
-}
 
 /// A server that says its word to whoever comes, and then echoes.
 fn speaker(word: &'static str) -> Service {

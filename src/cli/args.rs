@@ -4,7 +4,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::ask::Socket;
-use super::{check, demo, drain, explain, run};
+use super::reload::Process;
+use super::{check, demo, drain, explain, reload, run};
 
 /// A TLS stream proxy for bare-metal Linux: one io_uring thread per core, rustls, TOML.
 #[derive(Parser)]
@@ -32,6 +33,19 @@ enum Command {
         #[command(flatten)]
         socket: Socket,
     },
+    /// Let a running proxy read its configuration anew; connections go on.
+    Reload {
+        #[command(flatten)]
+        process: Process,
+    },
+    /// Say what a reload would change, and what needs a restart.
+    Diff {
+        #[command(flatten)]
+        socket: Socket,
+        /// Compare these two configurations instead of a running proxy with its own.
+        #[arg(num_args = 2, value_names = ["BEFORE", "AFTER"])]
+        files: Vec<PathBuf>,
+    },
     /// Show the proxy at work on loopback with a throw-away PKI: TLS in, mutual TLS out.
     Demo {
         /// End after the show instead of staying up until Ctrl-C.
@@ -51,6 +65,8 @@ pub fn main() -> ExitCode {
         Command::Check { file } => check::run(&file),
         Command::Explain { file } => explain::run(&file),
         Command::Drain { socket } => drain::run(&socket),
+        Command::Reload { process } => reload::run(&process),
+        Command::Diff { socket, files } => reload::run_diff(&socket, &files),
         Command::Demo { once, allow_epoll } => demo::run(once, allow_epoll),
     }
 }

@@ -47,7 +47,6 @@ pub(super) enum AskError {
 impl Socket {
     /// # Errors
     /// [`AskError`]
-    #[cfg_attr(not(test), expect(dead_code, reason = "for commands that are to come"))]
     pub(super) fn get(&self, target: &str) -> Result<String, AskError> {
         self.ask("GET", target, "")
     }

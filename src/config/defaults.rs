@@ -110,6 +110,12 @@ pub(super) const ACCEPT_BATCH: Setting<usize> = Setting {
     why: "bytes that already flow wait under a millisecond for new connections",
 };
 
+pub(super) const WATCH: Switch = Switch {
+    key: "watch",
+    default: false,
+    why: "who replaces files says when they are complete: `ringway reload`, SIGHUP",
+};
+
 /// Past 1,024 pipes of one unprivileged user Linux shrinks new ones to 8 KiB
 /// (pipe-user-pages-soft); a pipe is lent only while it holds bytes, so few are busy at once.
 pub(super) const PIPES: Setting<usize> = Setting {

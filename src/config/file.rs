@@ -39,6 +39,7 @@ pub(super) struct RuntimeFile {
     pub(super) accept_batch: Whole,
     pub(super) pipes: Whole,
     pub(super) resolver: Texts,
+    pub(super) watch: Flag,
 }
 
 #[derive(Debug, Default, Deserialize)]

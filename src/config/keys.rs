@@ -40,6 +40,7 @@ pub(super) const TABLES: &[Table] = &[
             key("accept_batch", "64"),
             key("pipes", "256"),
             key("resolver", "[\"10.0.0.53\", \"[2001:db8::53]:5353\"]"),
+            key("watch", "false"),
         ],
     },
     Table {

@@ -86,6 +86,8 @@ pub struct RuntimePlan {
     pub pipes_max: usize,
     /// Name servers to ask. Empty: those of /etc/resolv.conf.
     pub resolver: Vec<SocketAddr>,
+    /// Reload when the configuration or a file that it names has changed.
+    pub watch: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,7 +14,7 @@ mod signals;
 mod sockets;
 mod supervisor;
 
-pub use reload::{Change, Changes, Checked, Examined, Version, diff, examine};
+pub use reload::{Change, Changes, Checked, Examined, compare, examine};
 #[cfg(test)]
 pub(crate) use supervisor::start_with;
 pub use supervisor::{Options, StartError, Started, start};

@@ -3,14 +3,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, interval_at, sleep_until};
 
 use super::admin::{Admin, Command, Commands, reach};
 use super::banner::Banner;
 use super::board::Board;
 use super::crew::{Crew, Notice, Restarts};
 use super::outside::Outside;
-use super::reload::{Basis, Checked};
+use super::reload::{Basis, Checked, FileWatch, LOOK_EVERY};
 use super::reports::{REPORTS_MAX, follow};
 use super::shared::{self, descriptors};
 use super::signals::{Asked, Signals};
@@ -70,6 +70,7 @@ pub struct Started {
     pub(super) sink: SinkHandle,
     pub(super) outside: Outside,
     pub(super) basis: Basis,
+    pub(super) watch: FileWatch,
     /// What the admin server asks; nothing ever where there is none.
     commands: Commands,
     is_draining: bool,
@@ -120,7 +121,7 @@ pub(crate) async fn start_with(
     let board = Board::default();
     board.begin(Arc::clone(&plan));
     let outside = Outside::start(&shared, &board).await;
-    basis.warn_of_ends(&plan);
+    basis.warn_of_ends();
 
     let (crew, notices) = Crew::new();
     let context = Context {
@@ -145,11 +146,13 @@ pub(crate) async fn start_with(
         sink,
         outside,
         basis,
+        watch: FileWatch::default(),
         commands,
         is_draining: false,
         _admin: admin,
     };
     started.start_workers().await?;
+    started.watch_files();
     Ok(started)
 }
 
@@ -290,14 +293,18 @@ impl Started {
     /// When a worker has died too often: the words for the last line.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), String> {
         let mut stop = std::pin::pin!(stop);
+        let mut look = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
         let running = loop {
             tokio::select! {
                 () = &mut stop => break Ok(()),
                 asked = self.signals.next() => match asked {
                     Asked::Stop => break Ok(()),
                     Asked::Reopen => self.sink.reopen(),
-                    Asked::Reload => self.reload_and_say().await,
+                    // What came of it is said.
+                    Asked::Reload => drop(self.reload().await),
                 },
+                () = self.watch.changed() => self.follow_files().await,
+                _ = look.tick() => self.basis.warn_of_ends(),
                 Some(notice) = self.notices.recv() => {
                     if let Err(words) = self.on_notice(&notice) {
                         break Err(words);
@@ -306,6 +313,10 @@ impl Started {
                 Some(command) = self.commands.recv() => match command {
                     Command::Look(look) => look(&mut self),
                     Command::Drain => break Ok(()),
+                    Command::Reload(reply) => {
+                        // Who asked may have left.
+                        let _ = reply.send(self.reload().await);
+                    }
                 },
             }
         };
@@ -363,6 +374,9 @@ impl Started {
                     Command::Look(look) => look(self),
                     // It is under way.
                     Command::Drain => {}
+                    Command::Reload(reply) => {
+                        let _ = reply.send(Err("ringway drains".to_owned()));
+                    }
                 },
                 Some(notice) = self.notices.recv() => {
                     if let Notice::Finished { worker }

@@ -25,6 +25,7 @@ pub(crate) fn plan(access: AccessLog, queue_max: usize) -> Arc<Plan> {
             accept_batch: 1,
             pipes_max: 1,
             resolver: Vec::new(),
+            watch: false,
         },
         log: LogPlan {
             access,

@@ -166,6 +166,14 @@ impl Group {
         self.throw_away(|_| false);
     }
 
+    /// Nobody will come for those that are ready: their places are given back now.
+    pub(super) fn dismiss_warm(&self) {
+        self.throw_away(|_| false);
+        std::mem::take(&mut *self.warm.idle.borrow_mut())
+            .into_iter()
+            .for_each(Waker::wake);
+    }
+
     /// The endpoint that lacks a connection most.
     fn lacking(&self, now: Instant) -> Option<Rc<Endpoint>> {
         let most = self.plan.warm.connections_max;

@@ -24,6 +24,7 @@ pub(super) fn runtime(
         accept_batch: scope.count(&file.accept_batch, &defaults::ACCEPT_BATCH),
         pipes_max: scope.count(&file.pipes, &defaults::PIPES),
         resolver: name_servers(scope, &file.resolver),
+        watch: scope.switch(&file.watch, &defaults::WATCH),
     }
 }
 

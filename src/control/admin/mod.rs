@@ -7,6 +7,7 @@
 mod answer;
 mod listen;
 mod reach;
+mod reload;
 mod routes;
 mod serve;
 

@@ -6,6 +6,7 @@ use tokio::time::timeout;
 use super::Board;
 use super::answer::Answer;
 use crate::control::Started;
+use crate::control::reload::Reloaded;
 
 /// Commands that may wait: each belongs to a connection of the admin server, and those are few.
 const COMMANDS_MAX: usize = 64;
@@ -19,6 +20,8 @@ pub(in crate::control) enum Command {
     Look(Box<dyn FnOnce(&mut Started) + Send>),
     /// What SIGTERM asks for.
     Drain,
+    /// What SIGHUP asks for, and what came of it.
+    Reload(oneshot::Sender<Result<Reloaded, String>>),
 }
 
 pub(in crate::control) type Commands = mpsc::Receiver<Command>;

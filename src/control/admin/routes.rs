@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::answer::Answer;
 use super::listen::Peer;
 use super::reach::{Command, Reach};
+use super::reload;
 
 /// A request that has found its route.
 #[expect(dead_code, reason = "for routes that are to come")]
@@ -48,6 +49,8 @@ const ROUTES: &[Route] = &[
     get("/", |_| Box::pin(std::future::ready(Ok(paths())))),
     get("/health", |asked| Box::pin(health(asked))),
     post("/drain", |asked| Box::pin(drain(asked))),
+    get("/diff", |asked| Box::pin(reload::diff(asked))),
+    post("/reload", |asked| Box::pin(reload::reload(asked))),
 ];
 
 pub(super) async fn answer(method: &Method, path: &str, asked: Asked) -> Answer {

@@ -3,30 +3,30 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{Effective, Plan};
 use crate::tls::Digests;
 
 /// A configuration as far as it can differ from another.
 #[derive(Clone, Copy)]
-pub struct Version<'a> {
-    pub plan: &'a Plan,
+pub(super) struct Version<'a> {
+    pub(super) plan: &'a Plan,
     /// Every value that it works with.
-    pub effective: &'a [Effective],
+    pub(super) effective: &'a [Effective],
     /// What its files hold.
-    pub digests: &'a Digests,
+    pub(super) digests: &'a Digests,
 }
 
 /// What a reload changes, and what it cannot.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changes {
     pub live: Vec<Change>,
     /// Stays as it is until the process is started again.
     pub needs_restart: Vec<Change>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "change", rename_all = "snake_case")]
 pub enum Change {
     /// A listener or an upstream.
@@ -50,18 +50,20 @@ pub enum Change {
 }
 
 /// Values of `[runtime]` and `[log]` that a process takes on while it runs.
-const LIVE: [&str; 6] = [
+const LIVE: [&str; 8] = [
     "runtime.drain_timeout",
     "runtime.max_handshakes",
     "runtime.accept_batch",
     "runtime.pipes",
     "runtime.resolver",
+    "runtime.watch",
     "log.refused",
+    "log.sample",
 ];
 
 /// Everything by which `after` differs from `before`.
 #[must_use]
-pub fn diff(before: Version<'_>, after: Version<'_>) -> Changes {
+pub(super) fn diff(before: Version<'_>, after: Version<'_>) -> Changes {
     let mut changes = Changes::default();
     let (old, new) = (tables(before.plan), tables(after.plan));
     for table in old.difference(&new).cloned() {

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use super::diff::{Changes, Version, diff};
 use crate::config::{Effective, Loaded, Paint, Plan};
-use crate::tls::Files;
+use crate::tls::{Digests, Ends, Files};
 use crate::{config, net, tls};
 
 /// Everything that is to be said about a configuration, and the files that it was said of.
@@ -26,6 +27,8 @@ pub(in crate::control) struct Basis {
     pub(super) file: Option<PathBuf>,
     /// Every value that it works with.
     pub(super) effective: Vec<Effective>,
+    /// When its certificates and lists end.
+    pub(super) ends: Vec<Ends>,
 }
 
 /// Opens the files that the configuration names, too, and tries what needs rights.
@@ -44,12 +47,14 @@ impl Examined {
         let Self { loaded, files } = self;
         let effective = loaded.effective.clone();
         let plan = loaded.into_plan()?;
+        let ends = tls::ends(&plan, &files);
         Some(Checked {
             plan,
             files,
             basis: Basis {
                 file: Some(path.to_owned()),
                 effective,
+                ends,
             },
         })
     }
@@ -62,6 +67,23 @@ impl From<Plan> for Checked {
             plan,
             files: Files::default(),
             basis: Basis::default(),
+        }
+    }
+}
+
+/// What a process that runs by `before` would change by `after`, and what it could not.
+#[must_use]
+pub fn compare(before: &Checked, after: &Checked) -> Changes {
+    let digests = [before.files.digests(), after.files.digests()];
+    diff(before.version(&digests[0]), after.version(&digests[1]))
+}
+
+impl Checked {
+    fn version<'a>(&'a self, digests: &'a Digests) -> Version<'a> {
+        Version {
+            plan: &self.plan,
+            effective: &self.basis.effective,
+            digests,
         }
     }
 }

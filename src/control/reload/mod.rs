@@ -5,7 +5,11 @@ mod diff;
 mod ends;
 mod load;
 mod switch;
+mod watch;
 
-pub use diff::{Change, Changes, Version, diff};
+pub use diff::{Change, Changes};
+pub(super) use ends::LOOK_EVERY;
 pub(super) use load::Basis;
-pub use load::{Checked, Examined, examine};
+pub use load::{Checked, Examined, compare, examine};
+pub(super) use switch::Reloaded;
+pub(super) use watch::FileWatch;

@@ -1,8 +1,10 @@
 //! The next plan, prepared on every core and then put in place on all.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -21,6 +23,27 @@ use crate::worker::{Answer, Letter, Preparation, Shared, Switch};
 /// A core answers between two turns of its ring; this bounds a defect.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// What came of a reload.
+#[derive(Debug, Serialize)]
+pub(in crate::control) struct Reloaded {
+    /// Counts the plans that were in force, from 0.
+    generation: u64,
+    #[serde(flatten)]
+    changes: Changes,
+}
+
+impl Reloaded {
+    fn say(&self) {
+        for change in &self.changes.live {
+            tracing::info!("{change}");
+        }
+        for change in &self.changes.needs_restart {
+            tracing::warn!("{change}: needs a restart, stays as it was");
+        }
+        tracing::info!("reloaded, generation {}", self.generation);
+    }
+}
+
 /// All that a switch needs, so that it cannot fail.
 struct Prepared {
     shared: Arc<Shared>,
@@ -29,49 +52,93 @@ struct Prepared {
 }
 
 impl Started {
-    /// Reads the configuration anew and says on stderr what came of it.
-    pub(in crate::control) async fn reload_and_say(&mut self) {
-        match self.reload().await {
-            Ok(changes) => {
-                for change in &changes.live {
-                    tracing::info!("{change}");
-                }
-                for change in &changes.needs_restart {
-                    tracing::warn!("{change}: needs a restart, stays as it was");
-                }
-                let generation = self.context.shared.generation;
-                tracing::info!("reloaded, generation {generation}");
-            }
+    /// Reads the configuration anew, goes over to it, and says on stderr what came of it.
+    ///
+    /// # Errors
+    /// What `ringway check` says of it, or why the machine refuses; everything is as it was.
+    pub(in crate::control) async fn reload(&mut self) -> Result<Reloaded, String> {
+        let reloaded = self.try_reload(false).await;
+        match &reloaded {
+            Ok(reloaded) => reloaded.say(),
+            Err(words) => tracing::error!("not reloaded, everything stays as it was:\n{words}"),
+        }
+        reloaded
+    }
+
+    /// The same, after files have changed. A refusal is said once, and nothing of no change.
+    pub(in crate::control) async fn follow_files(&mut self) {
+        match self.try_reload(true).await {
+            Ok(reloaded) if reloaded.changes.is_empty() => {}
+            Ok(reloaded) => reloaded.say(),
             Err(words) => {
-                tracing::error!("not reloaded, everything stays as it was:\n{words}");
+                if self.watch.complaint.as_ref() != Some(&words) {
+                    tracing::error!(
+                        "files have changed, but not reloaded, everything stays as it was:\n{words}"
+                    );
+                }
+                self.watch.complaint = Some(words);
+                self.watch.retry();
             }
         }
     }
 
-    async fn reload(&mut self) -> Result<Changes, String> {
+    /// What a reload would change, and what it could not.
+    ///
+    /// # Errors
+    /// As [`reload`](Self::reload).
+    pub(in crate::control) fn preview(&self) -> Result<Changes, String> {
+        let Checked { plan, files, basis } = self.load()?;
+        Ok(self.changes(&plan, &basis, &files))
+    }
+
+    /// Watches the files of the plan in force, if that says so.
+    pub(in crate::control) fn watch_files(&mut self) {
+        let plan = &self.context.shared.plan;
+        let files = plan.files();
+        let named = files.iter().map(|it| it.file.value.as_path());
+        let own = self.basis.file.iter().map(PathBuf::as_path);
+        match plan.runtime.watch {
+            true => self.watch.watch(own.chain(named)),
+            false => self.watch.watch([]),
+        }
+    }
+
+    fn load(&self) -> Result<Checked, String> {
         let Some(file) = &self.basis.file else {
             return Err("it was not started from a file".to_owned());
         };
+        load(file)
+    }
+
+    /// `only_changes`: a configuration that is the same is left alone.
+    async fn try_reload(&mut self, only_changes: bool) -> Result<Reloaded, String> {
         let Checked {
             mut plan,
             files,
             basis,
-        } = load(file)?;
+        } = self.load()?;
         let changes = self.changes(&plan, &basis, &files);
-        keep_what_cannot_change(&self.context.shared.plan, &mut plan);
-        let plan = Arc::new(plan);
-        let workers = self.workers();
-        let shared = shared::next(&self.context.shared, (&plan, &files), workers)
-            .map_err(|error| error.to_string())?;
-        drop(files);
-        let prepared = self.prepare(Arc::new(shared)).await?;
-        self.switch(prepared).await;
-        self.basis = Basis {
-            effective: in_force(&self.basis.effective, basis.effective),
-            ..basis
-        };
-        self.basis.warn_of_ends(&plan);
-        Ok(changes)
+        if !only_changes || !changes.is_empty() {
+            keep_what_cannot_change(&self.context.shared.plan, &mut plan);
+            let plan = Arc::new(plan);
+            let before = &self.context.shared;
+            let shared = shared::next(before, (&plan, &files), self.workers())
+                .map_err(|error| error.to_string())?;
+            drop(files);
+            let prepared = self.prepare(Arc::new(shared)).await?;
+            self.switch(prepared).await;
+            self.basis = Basis {
+                effective: in_force(&self.basis.effective, basis.effective),
+                ..basis
+            };
+            self.basis.warn_of_ends();
+        }
+        self.watch_files();
+        self.watch.complaint = None;
+        Ok(Reloaded {
+            generation: self.context.shared.generation,
+            changes,
+        })
     }
 
     /// By what a configuration differs from the one in force.
@@ -216,12 +283,15 @@ fn keep_what_cannot_change(before: &Plan, plan: &mut Plan) {
         accept_batch: next.accept_batch,
         pipes_max: next.pipes_max,
         resolver: next.resolver,
+        watch: next.watch,
         ..before.runtime.clone()
     };
     plan.log = LogPlan {
         refused_max: plan.log.refused_max,
+        sample: plan.log.sample,
         ..before.log.clone()
     };
+    plan.admin.clone_from(&before.admin);
 }
 
 /// What workers answer to a letter.

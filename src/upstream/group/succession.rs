@@ -36,6 +36,7 @@ impl Group {
     /// The plan in force has no such group any more: nothing is made ready for it.
     pub fn retire(&self) {
         self.is_retired.set(true);
+        self.dismiss_warm();
     }
 
     #[must_use]

@@ -1,8 +1,11 @@
 //! A running proxy that reads its configuration anew.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use tempfile::TempDir;
+
+use crate::pki::Credential;
 use crate::proxy::Proxy;
 use crate::wait::{DEADLINE, within};
 
@@ -71,4 +74,67 @@ pub fn replace(path: &Path, content: impl AsRef<[u8]>) {
     beside.push(".new");
     fs::write(&beside, content).expect("a writable folder");
     fs::rename(&beside, path).expect("a file to replace");
+}
+
+/// A certificate with its key in files that change.
+pub struct Pair {
+    folder: TempDir,
+}
+
+impl Pair {
+    /// In a folder of its own.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    #[must_use]
+    pub fn of(credential: &Credential) -> Self {
+        let pair = Self {
+            folder: TempDir::new().expect("a folder and files"),
+        };
+        pair.put(credential);
+        pair
+    }
+
+    #[must_use]
+    pub fn certificate(&self) -> PathBuf {
+        self.folder.path().join("edge.crt")
+    }
+
+    #[must_use]
+    pub fn key(&self) -> PathBuf {
+        self.folder.path().join("edge.key")
+    }
+
+    pub fn put(&self, credential: &Credential) {
+        self.put_certificate(credential);
+        self.put_key(credential);
+    }
+
+    /// # Panics
+    /// When it cannot be written.
+    pub fn put_certificate(&self, credential: &Credential) {
+        replace(
+            &self.certificate(),
+            fs::read(&credential.certificate).expect("a folder and files"),
+        );
+    }
+
+    /// # Panics
+    /// When it cannot be written.
+    pub fn put_key(&self, credential: &Credential) {
+        replace(
+            &self.key(),
+            fs::read(&credential.private_key).expect("a folder and files"),
+        );
+    }
+
+    /// `[listener.tls]` with the pair.
+    #[must_use]
+    pub fn toml(&self) -> String {
+        format!(
+            "[listener.tls]\ncertificate = \"{}\"\nprivate_key = \"{}\"\n",
+            self.certificate().display(),
+            self.key().display()
+        )
+    }
 }
