@@ -462,4 +462,63 @@ mod tests {
         board.publish(0, FIRST, addresses(&[1, 2]));
         assert_eq!(states(&enlisted(&board, 0)), []);
     }
+
+    fn two_groups(text: &str) -> Arc<Plan> {
+        let text = format!(
+            "[[listener]]\nname = \"front\"\nbind = \"127.0.0.1:0\"\nupstream = \"a\"\n\
+             [[listener]]\nname = \"side\"\nbind = \"127.0.0.1:0\"\nupstream = \"b\"\n{text}"
+        );
+        Arc::new(crate::config::parse("x.toml", text).into_plan().unwrap())
+    }
+
+    #[test]
+    fn what_is_known_of_servers_goes_over_to_another_numbering_by_names() {
+        let before = two_groups(
+            "[upstream.a]\nservers = [\"127.0.0.1:9\", \"127.0.0.1:1\"]\n\
+             [upstream.b]\nservers = [\"127.0.0.1:1\"]\n",
+        );
+        let after = two_groups(
+            "[upstream.b]\nservers = [\"127.0.0.1:2\"]\n\
+             [upstream.a]\nservers = [\"127.0.0.1:1\"]\n",
+        );
+        let key = |group, server| NameKey {
+            group: GroupId(group),
+            server: ServerId(server),
+        };
+        let names: Vec<_> = before.upstreams.iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(names, ["a", "b"]);
+        let of_a = after
+            .upstreams
+            .iter()
+            .position(|it| it.name == "a")
+            .unwrap();
+        let of_a = u16::try_from(of_a).unwrap();
+        assert_eq!(translated(&before, &after, key(0, 1)), Some(key(of_a, 0)));
+        assert_eq!(translated(&before, &after, key(0, 0)), None, "it has left");
+        assert_eq!(
+            translated(&before, &after, key(1, 0)),
+            None,
+            "another server"
+        );
+
+        let board = Board::default();
+        board.begin(Arc::clone(&before));
+        let change = Change {
+            group: GroupId(0),
+            server: ServerId(1),
+            ..change(ServerState::Down)
+        };
+        board.stage(Some(1));
+        board.switch(&after, |_| Letter::Forget);
+        // Told in the old numbering, of a server that stays.
+        let news = board.on_change(0, (0, change.clone())).unwrap();
+        assert_eq!((news.group, news.server), (GroupId(of_a), ServerId(0)));
+        board.stage(Some(2));
+        board.switch(&before, |_| Letter::Forget);
+        assert!(
+            board.on_change(0, (1, news)).is_none(),
+            "known in the next one, too"
+        );
+        assert!(board.on_change(0, (0, change)).is_none(), "two plans ago");
+    }
 }

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,6 +78,9 @@ pub struct Started {
     _admin: Option<Admin>,
 }
 
+/// Whether the process goes on after something has happened; else how it ends.
+pub(super) type Turn = ControlFlow<Result<(), String>>;
+
 /// What workers are started from, the first time and again.
 pub(super) struct Context {
     body: Body,
@@ -121,7 +125,7 @@ pub(crate) async fn start_with(
     let board = Board::default();
     board.begin(Arc::clone(&plan));
     let outside = Outside::start(&shared, &board).await;
-    basis.warn_of_ends();
+    let _ = basis.warn_of_ends();
 
     let (crew, notices) = Crew::new();
     let context = Context {
@@ -295,40 +299,49 @@ impl Started {
         let mut stop = std::pin::pin!(stop);
         let mut look = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
         let running = loop {
-            tokio::select! {
-                () = &mut stop => break Ok(()),
-                asked = self.signals.next() => match asked {
-                    Asked::Stop => break Ok(()),
-                    Asked::Reopen => self.sink.reopen(),
-                    // What came of it is said.
-                    Asked::Reload => drop(self.reload().await),
-                },
+            let turn = tokio::select! {
+                () = &mut stop => ControlFlow::Break(Ok(())),
+                asked = self.signals.next() => self.on_asked(asked).await,
                 () = self.watch.changed() => self.follow_files().await,
                 _ = look.tick() => self.basis.warn_of_ends(),
-                Some(notice) = self.notices.recv() => {
-                    if let Err(words) = self.on_notice(&notice) {
-                        break Err(words);
-                    }
-                }
-                Some(command) = self.commands.recv() => match command {
-                    Command::Look(look) => look(&mut self),
-                    Command::Drain => break Ok(()),
-                    Command::Reload(reply) => {
-                        // Who asked may have left.
-                        let _ = reply.send(self.reload().await);
-                    }
-                },
+                Some(notice) = self.notices.recv() => self.on_notice(&notice),
+                Some(command) = self.commands.recv() => self.on_command(command).await,
+            };
+            if let ControlFlow::Break(running) = turn {
+                break running;
             }
         };
         self.drain().await;
         running
     }
 
-    fn on_notice(&mut self, notice: &Notice) -> Result<(), String> {
+    async fn on_asked(&mut self, asked: Asked) -> Turn {
+        match asked {
+            Asked::Stop => return ControlFlow::Break(Ok(())),
+            Asked::Reopen => self.sink.reopen(),
+            // What came of it is said.
+            Asked::Reload => drop(self.reload().await),
+        }
+        ControlFlow::Continue(())
+    }
+
+    async fn on_command(&mut self, command: Command) -> Turn {
+        match command {
+            Command::Look(look) => look(self),
+            Command::Drain => return ControlFlow::Break(Ok(())),
+            Command::Reload(reply) => {
+                // Who asked may have left.
+                let _ = reply.send(self.reload().await);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn on_notice(&mut self, notice: &Notice) -> Turn {
         let (worker, why) = match notice {
             Notice::Ready { worker } => {
                 tracing::info!("worker {worker} serves again");
-                return Ok(());
+                return ControlFlow::Continue(());
             }
             Notice::Finished { worker } => (*worker, "it ended unasked"),
             Notice::Failed { worker, words } => (*worker, words.as_str()),
@@ -336,11 +349,13 @@ impl Started {
         };
         self.board.strike(worker);
         if !self.restarts.on_death(worker, std::time::Instant::now()) {
-            return Err(format!("worker {worker} keeps dying: {why}"));
+            return ControlFlow::Break(Err(format!("worker {worker} keeps dying: {why}")));
         }
         tracing::error!("worker {worker} died with its connections: {why}; it is started again");
-        self.start_worker(worker)
-            .map_err(|error| format!("worker {worker}: {error}"))
+        match self.start_worker(worker) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(Err(format!("worker {worker}: {error}"))),
+        }
     }
 
     async fn drain(&mut self) {

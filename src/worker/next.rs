@@ -62,11 +62,13 @@ pub(super) struct Duty {
     next: RefCell<Option<Next>>,
 }
 
+/// Groups that a core has already, and their numbers in the next generation.
+pub(super) type Carried = Vec<(GroupId, Rc<Group>)>;
+
 /// A generation that is not in place yet.
 struct Next {
     generation: Generation,
-    /// Groups that the core has already, and their numbers in it.
-    carried: Vec<(GroupId, Rc<Group>)>,
+    carried: Carried,
     tell: Tell,
     listening: Vec<(SocketId, Listening)>,
 }
@@ -84,7 +86,7 @@ pub(super) fn generation(
     core: CoreId,
     tell: &Tell,
     before: Option<&Generation>,
-) -> Result<(Generation, Vec<(GroupId, Rc<Group>)>), MaterialError> {
+) -> Result<(Generation, Carried), MaterialError> {
     let listeners = shared.server_tls.iter().map(|tls| {
         tls.as_ref().map(|tls| {
             let known = before.and_then(|before| known_tls(before, tls));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::load::Basis;
 use crate::config::FileKind;
+use crate::control::supervisor::Turn;
 use crate::tls::Ends;
 use crate::types::{UnixSeconds, unix_now};
 
@@ -19,13 +20,14 @@ const LIST_WARNING_DAYS: u64 = 1;
 
 impl Basis {
     /// One line for each certificate and list that has ended, or soon will.
-    pub(in crate::control) fn warn_of_ends(&self) {
+    pub(in crate::control) fn warn_of_ends(&self) -> Turn {
         let now = unix_now();
         for ends in &self.ends {
             if let Some(words) = warning(ends, now) {
                 tracing::warn!("{words}");
             }
         }
+        Turn::Continue(())
     }
 }
 

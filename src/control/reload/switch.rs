@@ -15,7 +15,7 @@ use crate::control::outside::Names;
 use crate::control::shared::{self, descriptors};
 use crate::control::signals::Asked;
 use crate::control::sockets::Renewal;
-use crate::control::supervisor::Started;
+use crate::control::supervisor::{Started, Turn};
 use crate::sys::raise_nofile;
 use crate::tls::Files;
 use crate::worker::{Answer, Letter, Preparation, Shared, Switch};
@@ -66,7 +66,7 @@ impl Started {
     }
 
     /// The same, after files have changed. A refusal is said once, and nothing of no change.
-    pub(in crate::control) async fn follow_files(&mut self) {
+    pub(in crate::control) async fn follow_files(&mut self) -> Turn {
         match self.try_reload(true).await {
             Ok(reloaded) if reloaded.changes.is_empty() => {}
             Ok(reloaded) => reloaded.say(),
@@ -80,6 +80,7 @@ impl Started {
                 self.watch.retry();
             }
         }
+        Turn::Continue(())
     }
 
     /// What a reload would change, and what it could not.
@@ -131,7 +132,7 @@ impl Started {
                 effective: in_force(&self.basis.effective, basis.effective),
                 ..basis
             };
-            self.basis.warn_of_ends();
+            let _ = self.basis.warn_of_ends();
         }
         self.watch_files();
         self.watch.complaint = None;

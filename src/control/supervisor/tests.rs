@@ -153,3 +153,93 @@ fn a_cpu_that_this_process_may_not_run_on_is_refused_with_those_it_may() {
     assert!(words.contains("it has [0, 2]"), "{words}");
     assert!(words.contains("taskset"), "{words}");
 }
+
+/// A configuration in a file, for the plan before or after.
+fn put(file: &std::path::Path, server: &Address, keys: &str) {
+    let own = "[runtime]\nworkers = 1\n[log]\naccess = \"off\"\n";
+    let text = own.to_owned() + &front_to_back(keys, "", server);
+    std::fs::write(file, text).unwrap();
+}
+
+fn checked(file: &std::path::Path) -> Checked {
+    let examined = crate::control::examine(crate::config::load(file));
+    examined.checked(file).unwrap()
+}
+
+/// A worker that answers `Prepare` so, and is no more after a `Switch`.
+fn stub(assignment: Assignment, prepared: Result<(), String>) -> Result<(), String> {
+    use crate::worker::Letter;
+    (assignment.on_ready)();
+    loop {
+        for letter in assignment.mailbox.received() {
+            match letter {
+                Letter::Prepare(order) => (order.answer)(prepared.clone()),
+                Letter::Switch(order) => {
+                    (order.answer)(Ok(()));
+                    return Err("a defect, on purpose".to_owned());
+                }
+                Letter::Advance(RunState::Draining) => return Ok(()),
+                _ => {}
+            }
+        }
+        ringway_support::wait::pause(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_worker_that_is_started_again_after_a_reload_serves_by_the_new_plan() {
+    let (old, new) = (Peer::plain(), Peer::plain().echo());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ringway.toml");
+    put(&file, old.address(), "");
+    let lives = AtomicUsize::new(0);
+    let body = move |shared: &Shared, assignment: Assignment| {
+        if lives.fetch_add(1, Ordering::SeqCst) == 0 {
+            return stub(assignment, Ok(()));
+        }
+        assert_eq!(shared.generation, 1);
+        work(shared, assignment).map_err(|error| error.to_string())
+    };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let ended = block_on(async {
+        let started = start_with(checked(&file), Options::default(), Arc::new(body));
+        let mut started = started.await.unwrap();
+        put(&file, new.address(), "idle_timeout = \"1h\"");
+        started.reload().await.unwrap();
+        let (_, PeerAddress::Ip(address)) = started.addresses().remove(0) else {
+            panic!("an IP address was bound");
+        };
+        let client = thread::spawn(move || {
+            Link::connect(&Address::Ip(address)).unwrap().ping(b"new");
+            let _ = stop.send(());
+        });
+        let ended = started.run(async { drop(stopped.await) }).await;
+        client.join().unwrap();
+        ended
+    });
+    assert_eq!(ended, Ok(()));
+}
+
+#[test]
+fn a_core_that_cannot_prepare_leaves_the_plan_in_force() {
+    let (old, new) = (Peer::plain(), Peer::plain());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ringway.toml");
+    put(&file, old.address(), "");
+    let body = |_: &Shared, assignment: Assignment| stub(assignment, Err("no ring".to_owned()));
+    block_on(async {
+        let started = start_with(checked(&file), Options::default(), Arc::new(body));
+        let mut started = started.await.unwrap();
+        put(&file, new.address(), "");
+        let refused = started.reload().await.unwrap_err();
+        assert_eq!(refused, "no ring");
+        let shared = &started.context.shared;
+        assert_eq!(shared.generation, 0);
+        let server = shared.plan.upstreams[0].servers[0]
+            .address
+            .value
+            .to_string();
+        assert_eq!(server, old.address().to_string());
+        started.board.advance(RunState::Draining);
+    });
+}

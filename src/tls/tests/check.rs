@@ -37,6 +37,7 @@ fn plan(listener: Option<DownstreamTls>, upstream: Option<UpstreamTls>) -> Plan 
             accept_batch: 1,
             pipes_max: 1,
             resolver: Vec::new(),
+            watch: false,
         },
         log: crate::observe::sample::plan(AccessLog::Off, 1).log.clone(),
         admin: None,
