@@ -3,6 +3,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::control::Options;
+
 use super::ask::Socket;
 use super::reload::Process;
 use super::{check, demo, drain, explain, reload, run};
@@ -23,6 +25,10 @@ enum Command {
         /// Run on epoll where io_uring is forbidden, instead of refusing to start.
         #[arg(long)]
         allow_epoll: bool,
+        /// Take the listening sockets of the process that waits at `takeover` in [runtime], which
+        /// then drains. Start as usual if there is none.
+        #[arg(long)]
+        take_over: bool,
     },
     /// Say everything that is wrong or unsafe in a configuration and the files it names.
     Check { file: PathBuf },
@@ -61,7 +67,18 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Run { file, allow_epoll } => run::run(&file, allow_epoll),
+        Command::Run {
+            file,
+            allow_epoll,
+            take_over,
+        } => {
+            let options = Options {
+                allow_epoll,
+                take_over,
+                ..Options::default()
+            };
+            run::run(&file, options)
+        }
         Command::Check { file } => check::run(&file),
         Command::Explain { file } => explain::run(&file),
         Command::Drain { socket } => drain::run(&socket),

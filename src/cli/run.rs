@@ -6,10 +6,13 @@ use super::{EXIT_INTERNAL, EXIT_REFUSED, EXIT_SYSTEM, report};
 use crate::config;
 use crate::control::{Options, StartError, Started, examine, start};
 use crate::observe::events;
+use crate::sys::take_activated;
 
 /// `ringway run FILE`: everything that `check` says, then the proxy until a signal ends it.
 #[must_use]
-pub(super) fn run(path: &Path, allow_epoll: bool) -> ExitCode {
+pub(super) fn run(path: &Path, mut options: Options) -> ExitCode {
+    // First, while there is one thread, and before a descriptor of ours could have their numbers.
+    let activated = take_activated();
     let examined = examine(config::load(path));
     report(&examined.loaded);
     let Some(checked) = examined.checked(path) else {
@@ -19,12 +22,16 @@ pub(super) fn run(path: &Path, allow_epoll: bool) -> ExitCode {
         return ExitCode::from(EXIT_SYSTEM);
     };
     std::panic::set_hook(Box::new(on_panic));
+    match activated {
+        Ok(activated) => options.activated = activated,
+        Err(words) => return refuse(&StartError::System(words)),
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     match runtime {
         Ok(runtime) => runtime.block_on(async {
-            let started = start(checked, Options { allow_epoll }).await;
+            let started = start(checked, options).await;
             serve(started).await
         }),
         Err(error) => refuse(&StartError::System(error.to_string())),

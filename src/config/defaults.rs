@@ -126,6 +126,12 @@ pub(super) const PIPES: Setting<usize> = Setting {
     why: "four cores stay within the 1,024 full-size pipes Linux grants a user",
 };
 
+/// Whoever may connect there is given the sockets and the ticket keys.
+pub(super) const TAKEOVER: Optional = Optional {
+    key: "takeover",
+    why: "no other process can have the sockets of this one",
+};
+
 // [[listener]]
 
 /// Two file descriptors a connection, so 16,384 for a full listener. Who needs more raises the

@@ -40,6 +40,7 @@ pub(super) struct RuntimeFile {
     pub(super) pipes: Whole,
     pub(super) resolver: Texts,
     pub(super) watch: Flag,
+    pub(super) takeover: Text,
 }
 
 #[derive(Debug, Default, Deserialize)]

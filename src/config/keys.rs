@@ -41,6 +41,7 @@ pub(super) const TABLES: &[Table] = &[
             key("pipes", "256"),
             key("resolver", "[\"10.0.0.53\", \"[2001:db8::53]:5353\"]"),
             key("watch", "false"),
+            key("takeover", "\"unix:/run/ringway/takeover.sock\""),
         ],
     },
     Table {

@@ -88,6 +88,8 @@ pub struct RuntimePlan {
     pub resolver: Vec<SocketAddr>,
     /// Reload when the configuration or a file that it names has changed.
     pub watch: bool,
+    /// The unix socket at which a new process asks this one for its sockets. `None`: none may.
+    pub takeover: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::resolver::NameKey;
+use super::watchdog::Question;
 use crate::config::Plan;
 use crate::net::PeerAddress;
 use crate::session::RunState;
@@ -183,6 +184,27 @@ impl Board {
                 postbox.post(Letter::Advance(state));
             }
         });
+    }
+
+    /// Other processes accept on these addresses.
+    pub(super) fn leave(&self, addresses: &[PeerAddress]) {
+        let addresses: Arc<[PeerAddress]> = addresses.into();
+        self.with(|board| {
+            for postbox in board.workers.values() {
+                postbox.post(Letter::Leave(Arc::clone(&addresses)));
+            }
+        });
+    }
+
+    /// Asks every worker for a sign of life.
+    pub(super) fn ask_all(&self) -> Vec<Question> {
+        let ask = |(worker, postbox): (&usize, &Postbox)| {
+            let answered = Arc::default();
+            postbox.post(Letter::Answer(Arc::clone(&answered)));
+            let worker = *worker;
+            Question { worker, answered }
+        };
+        self.with(|board| board.workers.iter().map(ask).collect())
     }
 
     fn with<R>(&self, run: impl FnOnce(&mut BoardState) -> R) -> R {

@@ -4,6 +4,9 @@ mod admin;
 mod banner;
 mod board;
 mod crew;
+mod inherited;
+mod key_rings;
+pub mod notify;
 mod outside;
 mod prober;
 mod reload;
@@ -12,7 +15,10 @@ pub mod resolver;
 mod shared;
 mod signals;
 mod sockets;
+mod succession;
 mod supervisor;
+mod takeover;
+mod watchdog;
 
 pub use reload::{Change, Changes, Checked, Examined, compare, examine};
 #[cfg(test)]

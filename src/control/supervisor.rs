@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, interval_at, sleep_until};
 
-use super::admin::{Admin, Command, Commands, reach};
+use super::admin::{Admin, Command, Commands, Reach, reach};
 use super::banner::Banner;
 use super::board::Board;
 use super::crew::{Crew, Notice, Restarts};
@@ -16,20 +16,25 @@ use super::reports::{REPORTS_MAX, follow};
 use super::shared::{self, descriptors};
 use super::signals::{Asked, Signals};
 use super::sockets::Sockets;
+use super::succession::Succession;
 use crate::config::{Plan, Workers};
 use crate::net::PeerAddress;
 use crate::observe::SinkHandle;
 use crate::session::RunState;
-use crate::sys::{Nofile, Probe, probe, raise_nofile};
+use crate::sys::{Activated, Nofile, Probe, probe, raise_nofile};
 use crate::tls::MaterialError;
 use crate::types::{CoreId, ListenerId};
 use crate::worker::{Assignment, Driver, Reporter, Shared, mailbox, reports, work};
 
 /// What the command line adds to the plan.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 pub struct Options {
     /// Run on epoll where io_uring is forbidden, instead of refusing.
     pub allow_epoll: bool,
+    /// Take the sockets of the running process over, if there is one.
+    pub take_over: bool,
+    /// Sockets that a service manager has opened.
+    pub activated: Vec<Activated>,
 }
 
 /// Why the proxy does not start. The text says what, where, and what to do.
@@ -75,7 +80,9 @@ pub struct Started {
     /// What the admin server asks; nothing ever where there is none.
     commands: Commands,
     is_draining: bool,
-    _admin: Option<Admin>,
+    succession: Succession,
+    reach: Reach,
+    admin: Option<Admin>,
 }
 
 /// Whether the process goes on after something has happened; else how it ends.
@@ -112,12 +119,17 @@ pub(crate) async fn start_with(
     let Checked { plan, files, basis } = checked.into();
     let plan = Arc::new(plan);
     let probe = probe();
-    let driver = driver(&probe, options)?;
+    let driver = driver(&probe, options.allow_epoll)?;
     let cpus = cpus(&plan.runtime.workers, &allowed_cpus())?;
+    let wanted = descriptors(&plan, cpus.len());
+    let _ = raise_nofile(wanted);
     let shared = shared::first((&plan, &files), cpus.len(), probe.ktls.ok())?;
     let shared = Arc::new(shared);
-    let nofile = raise_nofile(descriptors(&plan, cpus.len()));
-    let sockets = Sockets::bind(&plan, cpus.len()).await.map_err(system)?;
+    let (succession, mut inherited) = Succession::begin(&shared, options).await.map_err(system)?;
+    let nofile = raise_nofile(wanted + 2 * inherited.count() as u64);
+    let sockets = Sockets::bind(&plan, cpus.len(), &mut inherited);
+    let sockets = sockets.await.map_err(system)?;
+    inherited.unclaimed().map_err(system)?;
     let sink = SinkHandle::spawn(&plan.log).map_err(system)?;
     let signals = Signals::new().map_err(system)?;
     say_banner(&plan, &probe, (driver, &cpus), (nofile, &sockets));
@@ -136,7 +148,8 @@ pub(crate) async fn start_with(
         cpus,
     };
     let (reach, commands) = reach(&board);
-    let admin = plan.admin.as_ref();
+    // A process that follows another has to wait for its addresses.
+    let admin = plan.admin.as_ref().filter(|_| !succession.is_following());
     let admin = admin.map(|plan| Admin::start(plan, &reach));
     let admin = admin.transpose().map_err(system)?;
     let restarts = Restarts::default();
@@ -153,9 +166,11 @@ pub(crate) async fn start_with(
         watch: FileWatch::default(),
         commands,
         is_draining: false,
-        _admin: admin,
+        succession,
+        reach,
+        admin,
     };
-    started.start_workers().await?;
+    started.succeed().await?;
     started.watch_files();
     Ok(started)
 }
@@ -177,10 +192,10 @@ fn say_banner(
     .say();
 }
 
-fn driver(probe: &Probe, options: Options) -> Result<Driver, StartError> {
+fn driver(probe: &Probe, allow_epoll: bool) -> Result<Driver, StartError> {
     match &probe.ring {
         Ok(features) => Ok(Driver::Ring(*features)),
-        Err(_) if options.allow_epoll => Ok(Driver::Epoll),
+        Err(_) if allow_epoll => Ok(Driver::Epoll),
         Err(refusal) => Err(StartError::System(format!(
             "no io_uring: {}: {}; or run on epoll, slower, with --allow-epoll",
             refusal.cause, refusal.cure
@@ -306,6 +321,7 @@ impl Started {
                 _ = look.tick() => self.basis.warn_of_ends(),
                 Some(notice) = self.notices.recv() => self.on_notice(&notice),
                 Some(command) = self.commands.recv() => self.on_command(command).await,
+                request = self.succession.request() => self.on_request(request),
             };
             if let ControlFlow::Break(running) = turn {
                 break running;
@@ -362,6 +378,8 @@ impl Started {
         let limit = self.context.shared.plan.runtime.drain_timeout;
         tracing::info!("draining for at most {limit:?}; a second signal closes at once");
         self.is_draining = true;
+        self.succession
+            .end(&format!("draining for at most {limit:?}"));
         self.context.sockets = None;
         self.outside.end();
         self.board.advance(RunState::Draining);
@@ -410,5 +428,6 @@ impl Started {
 /// Longer than a worker allows its connections to close.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(4);
 
+mod following;
 #[cfg(test)]
 mod tests;

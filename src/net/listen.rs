@@ -17,6 +17,17 @@ use crate::config::{BindAddress, SocketOptions};
 /// # Errors
 /// What socket, bind and listen report.
 pub fn bind(address: &BindAddress, options: &SocketOptions, backlog: u32) -> io::Result<OwnedFd> {
+    let fd = reserve(address, options)?;
+    SockRef::from(&fd).listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(fd)
+}
+
+/// [`bind`] without listening: no connection comes to the socket before listen(2), which
+/// [`readjust`] calls.
+///
+/// # Errors
+/// What socket and bind report.
+pub fn reserve(address: &BindAddress, options: &SocketOptions) -> io::Result<OwnedFd> {
     let (domain, target) = match address {
         BindAddress::Tcp(address) => (Domain::for_address(*address), SockAddr::from(*address)),
         BindAddress::Unix(path) => (Domain::UNIX, SockAddr::unix(path)?),
@@ -32,7 +43,6 @@ pub fn bind(address: &BindAddress, options: &SocketOptions, backlog: u32) -> io:
         apply_options(&SockRef::from(&socket), options)?;
     }
     socket.bind(&target)?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
 }
 
@@ -85,6 +95,12 @@ impl Listening {
             socket: Socket::new(fd)?,
             local,
         })
+    }
+
+    /// The address that it was bound to.
+    #[must_use]
+    pub fn local(&self) -> &PeerAddress {
+        &self.local
     }
 
     /// Waits until a connection is in the queue.

@@ -16,7 +16,7 @@ pub use buffers::{Buffer, Buffers, LARGE_BYTES, SMALL_BYTES};
 pub use coarse::CoarseInstant;
 pub use dial::{PeerAddress, dial, dial_from};
 pub use inbound::{Expect, Inbound, PARTS_MAX, Parts, ReceiveError};
-pub use listen::{Accepted, Listening, bind, local_address, readjust};
+pub use listen::{Accepted, Listening, bind, local_address, readjust, reserve};
 pub use local::{Origin, inspect, origin};
 pub use pipes::{Pipe, Pipes};
 pub use socket::{Socket, apply_first_options, apply_options};

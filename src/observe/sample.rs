@@ -26,6 +26,7 @@ pub(crate) fn plan(access: AccessLog, queue_max: usize) -> Arc<Plan> {
             pipes_max: 1,
             resolver: Vec::new(),
             watch: false,
+            takeover: None,
         },
         log: LogPlan {
             access,

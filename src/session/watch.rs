@@ -1,7 +1,10 @@
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use slab::Slab;
+
+use crate::net::PeerAddress;
 
 /// What a core is doing as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,6 +20,7 @@ pub enum RunState {
 #[derive(Debug)]
 pub struct Watch {
     state: Cell<RunState>,
+    left: RefCell<Arc<[PeerAddress]>>,
     places: RefCell<Slab<Place>>,
 }
 
@@ -32,6 +36,7 @@ impl Default for Watch {
     fn default() -> Self {
         Self {
             state: Cell::new(RunState::Running),
+            left: RefCell::new(Arc::new([])),
             places: RefCell::default(),
         }
     }
@@ -52,6 +57,16 @@ impl Watch {
         for (_, place) in self.places.borrow_mut().iter_mut() {
             place.wake();
         }
+    }
+
+    /// Another process accepts on these addresses: a core that drains has no say in what waits there.
+    pub fn leave(&self, addresses: Arc<[PeerAddress]>) {
+        self.left.replace(addresses);
+    }
+
+    #[must_use]
+    pub fn has_left(&self, address: &PeerAddress) -> bool {
+        self.left.borrow().contains(address)
     }
 
     /// Wakes the tasks that [sit at](Seat::sit_at) one of these.

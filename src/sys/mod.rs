@@ -1,5 +1,6 @@
 //! What needs `unsafe`, and what asks the kernel about itself. Nothing else may use `unsafe`.
 
+mod activation;
 mod bind;
 mod clock;
 mod fd;
@@ -9,8 +10,9 @@ mod probe;
 mod reuseport;
 mod rlimit;
 
+pub use activation::{Activated, take_activated};
 pub use bind::leave_port_to_connect;
-pub use clock::coarse_clock;
+pub use clock::{coarse_clock, monotonic_clock};
 pub use fd::borrow_stream;
 pub use ktls::{
     KtlsAbility, KtlsCipher, KtlsHalf, KtlsKeys, KtlsReceived, KtlsSuite, ktls_attach,
@@ -18,5 +20,5 @@ pub use ktls::{
     probe_ktls, tcp_bytes_taken,
 };
 pub use probe::{Probe, RingFeatures, RingRefusal, probe, ring_builder};
-pub use reuseport::steer_by_source;
+pub use reuseport::{steer_by_source, stop_steering};
 pub use rlimit::{Nofile, raise_nofile};

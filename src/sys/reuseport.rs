@@ -37,6 +37,33 @@ pub fn steer_by_source(socket: BorrowedFd<'_>, sockets: u32, ipv6: bool) -> io::
     }
 }
 
+/// Leaves the choice of the socket to the kernel again, if a program has it.
+///
+/// # Errors
+/// What setsockopt reports, except that there was no program.
+pub fn stop_steering(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let ignored: libc::c_int = 0;
+    let size = libc::socklen_t::try_from(size_of_val(&ignored)).unwrap_or(0);
+    // SAFETY: `ignored` lives until the call returns, and `size` is its size.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_DETACH_REUSEPORT_BPF,
+            (&raw const ignored).cast(),
+            size,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => match io::Error::last_os_error() {
+            // No program, or a kernel before 5.3, which could not take one away.
+            none if matches!(none.raw_os_error(), Some(libc::ENOENT | libc::ENOPROTOOPT)) => Ok(()),
+            error => Err(error),
+        },
+    }
+}
+
 /// Offset that makes a load relative to the network header (linux/filter.h: SKF_NET_OFF).
 const NETWORK_HEADER: u32 = (-0x10_0000_i32).cast_unsigned();
 const IPV4_SOURCE: u32 = 12; // RFC 791 3.1

@@ -55,5 +55,5 @@ pub use material::MaterialError;
 pub use reason::{failure, foreign_protocol, refused_identity};
 pub use record::{Exhausted, Shape};
 pub use stream::{Opened, ReadError, Shared, TlsLeg, TlsReader};
-pub use tickets::KeyRing;
+pub use tickets::{KeyRing, PassedKeys};
 pub use writer::{Control, TlsWriter, seals_in_place};

@@ -12,6 +12,8 @@ use std::sync::{Arc, PoisonError, Weak};
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::{error::Unspecified, hkdf, rand};
 use rustls::server::ProducesTickets;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::bound::{Grant, SESSION_SECS_MAX};
 use super::files::Files;
@@ -21,6 +23,9 @@ use crate::types::UnixSeconds;
 
 const NAME_BYTES: usize = 16;
 const KEY_BYTES: usize = 32;
+
+/// The current key, and those that were retired within a lifetime: two rotations each.
+const KEYS_MAX: usize = 4;
 
 /// Larger sessions (long client chains) get no ticket: the client would have to send it in its
 /// next ClientHello.
@@ -137,6 +142,39 @@ impl KeyRing {
         }))
     }
 
+    /// The keys, for [`adopt`](Self::adopt) in another process. `None`: they come from files, which
+    /// that process reads itself.
+    #[must_use]
+    pub fn pass_on(&self) -> Option<PassedKeys> {
+        self.rotation_secs?;
+        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(PassedKeys {
+            rotate_at: shared.rotate_at,
+            keys: shared.list.iter().map(|key| PassedKey::of(key)).collect(),
+        })
+    }
+
+    /// Goes on with the keys of another ring, so that its tickets are accepted. Nothing changes
+    /// where the keys come from files, or where those that came cannot be used.
+    pub fn adopt(&self, passed: PassedKeys, now: UnixSeconds) {
+        let Some(rotation_secs) = self.rotation_secs else {
+            return;
+        };
+        let keys = passed.keys.into_iter().take(KEYS_MAX);
+        let list: Result<Vec<_>, _> = keys.map(|key| key.into_key().map(Arc::new)).collect();
+        let Some(list) = list.ok().filter(|list| !list.is_empty()) else {
+            return;
+        };
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        *shared = Arc::new(Keys {
+            generation: shared.generation + 1,
+            // The other ring's keys may have been meant to live longer than ours.
+            rotate_at: passed.rotate_at.min(now.saturating_add(rotation_secs)),
+            list,
+        });
+        self.generation.store(shared.generation, Ordering::Release);
+    }
+
     fn with_keys<R>(&self, now: UnixSeconds, run: impl FnOnce(&Keys) -> R) -> R {
         let keys = VIEWS.with_borrow_mut(|views| {
             let generation = self.generation.load(Ordering::Acquire);
@@ -208,6 +246,42 @@ fn no_random_bytes() -> MaterialError {
     MaterialError::nowhere("the system gives no random bytes for session ticket keys")
 }
 
+/// The keys of a ring on their way to the process that follows this one.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct PassedKeys {
+    rotate_at: UnixSeconds,
+    keys: Vec<PassedKey>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct PassedKey {
+    name: [u8; NAME_BYTES],
+    secret: Zeroizing<[u8; KEY_BYTES]>,
+    retired_at: UnixSeconds,
+}
+
+impl fmt::Debug for PassedKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PassedKeys").finish_non_exhaustive()
+    }
+}
+
+impl PassedKey {
+    fn of(key: &TicketKey) -> Self {
+        Self {
+            name: key.name,
+            secret: key.secret.clone(),
+            retired_at: key.retired_at.load(Ordering::Relaxed),
+        }
+    }
+
+    fn into_key(self) -> Result<TicketKey, Unspecified> {
+        let key = TicketKey::from_key(self.name, self.secret)?;
+        key.retired_at.store(self.retired_at, Ordering::Relaxed);
+        Ok(key)
+    }
+}
+
 /// One state of a ring. The first key encrypts, all decrypt.
 struct Keys {
     generation: u64,
@@ -243,14 +317,16 @@ struct TicketKey {
     /// When a newer key took over; `u64::MAX` before that.
     retired_at: AtomicU64,
     aead: LessSafeKey,
+    /// What `aead` was made from, for the process that follows this one.
+    secret: Zeroizing<[u8; KEY_BYTES]>,
 }
 
 impl TicketKey {
     fn random() -> Result<Self, Unspecified> {
-        let (mut name, mut secret) = ([0; NAME_BYTES], [0; KEY_BYTES]);
+        let (mut name, mut secret) = ([0; NAME_BYTES], Zeroizing::new([0; KEY_BYTES]));
         rand::fill(&mut name)?;
-        rand::fill(&mut secret)?;
-        Self::from_secret(name, &secret)
+        rand::fill(secret.as_mut_slice())?;
+        Self::from_secret(name, secret.as_slice())
     }
 
     /// The AEAD key is derived from the file's whole secret, so that it is nobody else's key:
@@ -258,12 +334,22 @@ impl TicketKey {
     fn from_secret(name: [u8; NAME_BYTES], secret: &[u8]) -> Result<Self, Unspecified> {
         let derived = hkdf::Salt::new(hkdf::HKDF_SHA256, &name).extract(secret);
         let info: [&[u8]; 1] = [b"ringway session ticket v1"];
-        let mut key = [0; KEY_BYTES];
-        derived.expand(&info, hkdf::HKDF_SHA256)?.fill(&mut key)?;
+        let mut key = Zeroizing::new([0; KEY_BYTES]);
+        derived
+            .expand(&info, hkdf::HKDF_SHA256)?
+            .fill(key.as_mut_slice())?;
+        Self::from_key(name, key)
+    }
+
+    fn from_key(
+        name: [u8; NAME_BYTES],
+        secret: Zeroizing<[u8; KEY_BYTES]>,
+    ) -> Result<Self, Unspecified> {
         Ok(Self {
             name,
             retired_at: AtomicU64::new(UnixSeconds::MAX),
-            aead: LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, &key)?),
+            aead: LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, secret.as_slice())?),
+            secret,
         })
     }
 
@@ -430,6 +516,66 @@ mod tests {
             names(&ring(100), 1_000);
         }
         assert!(VIEWS.with_borrow(Vec::len) <= 2);
+    }
+
+    #[test]
+    fn a_ring_that_has_adopted_the_keys_of_another_opens_its_tickets_and_rotates_when_it_would_have()
+     {
+        let first = ring(100);
+        let names_before = names(&first, 1_060);
+        let json = serde_json::to_string(&first.pass_on().unwrap()).unwrap();
+        let next = ring(100);
+        next.adopt(serde_json::from_str(&json).unwrap(), 1_070);
+        assert_eq!(names(&next, 1_070), names_before);
+        let policy = [9; 32];
+        let ticket = first.with_keys(1_060, |keys| {
+            keys.list[0].seal(&policy, b"session".to_vec()).unwrap()
+        });
+        let (nonce, sealed) = ticket[NAME_BYTES..].split_first_chunk().unwrap();
+        let opened = next.with_keys(1_070, |keys| keys.list[0].open(&policy, nonce, sealed));
+        assert_eq!(opened.unwrap(), b"session");
+        // The first retires at 1,050 and the second was due at 1,110.
+        assert_eq!(names(&next, 1_109), names_before);
+        assert_eq!(names(&next, 1_110).len(), 3);
+        assert_eq!(names(&next, 1_151 + 10).len(), 3);
+    }
+
+    #[test]
+    fn a_ring_with_shorter_lives_rotates_adopted_keys_by_its_own_time() {
+        let (long, short) = (ring(10_000), ring(100));
+        short.adopt(long.pass_on().unwrap(), 1_000);
+        assert_eq!(names(&short, 1_049), names(&long, 1_000));
+        assert_eq!(names(&short, 1_050).len(), 2);
+    }
+
+    #[test]
+    fn keys_of_files_are_neither_passed_on_nor_replaced_and_no_keys_replace_none() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), [7; 80]).unwrap();
+        let plan = Resumption {
+            enabled: true,
+            lifetime: Duration::from_secs(100),
+            ticket_key_files: vec![crate::config::Located {
+                value: file.path().to_owned(),
+                place: crate::config::Place::default(),
+            }],
+            cache_max: 0,
+            tickets: 2,
+        };
+        let of_files = KeyRing::starting_at(&Files::default(), &plan, 1_000).unwrap();
+        assert!(of_files.pass_on().is_none());
+        let before = names(&of_files, 1_000);
+        of_files.adopt(ring(100).pass_on().unwrap(), 1_000);
+        assert_eq!(names(&of_files, 1_000), before);
+
+        let own = ring(100);
+        let before = names(&own, 1_000);
+        let nothing = PassedKeys {
+            rotate_at: 0,
+            keys: Vec::new(),
+        };
+        own.adopt(nothing, 1_000);
+        assert_eq!(names(&own, 1_000), before);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use rustix::net::{SendFlags, send};
@@ -39,6 +40,10 @@ pub enum Letter {
     },
     /// Drain, or close.
     Advance(RunState),
+    /// Another process accepts on these addresses: what waits there is left to it.
+    Leave(Arc<[PeerAddress]>),
+    /// Say that this core is alive.
+    Answer(Arc<AtomicBool>),
 }
 
 /// The control thread's end.

@@ -70,7 +70,7 @@ impl Post {
 }
 
 /// Accepts until the core drains or the listener leaves; then takes what is still in the queue,
-/// and closes.
+/// unless another process does, and closes.
 pub(super) async fn accept(core: Rc<Core>, post: Rc<Post>, listening: Listening) {
     let acceptor = Acceptor {
         core: Rc::clone(&core),
@@ -82,6 +82,9 @@ pub(super) async fn accept(core: Rc<Core>, post: Rc<Post>, listening: Listening)
     let seat = core.watch.seat();
     seat.sit_at(post.mark());
     loop {
+        if acceptor.is_relieved() {
+            return;
+        }
         match acceptor.accept_batch() {
             Batch::Empty if core.watch.state() >= RunState::Draining => return,
             Batch::Empty if post.is_leaving() => return,
@@ -116,6 +119,12 @@ enum Batch {
 }
 
 impl Acceptor {
+    /// What waits in the queue is accepted by another process, which has the socket, too.
+    fn is_relieved(&self) -> bool {
+        let watch = &self.core.watch;
+        watch.state() >= RunState::Draining && watch.has_left(self.listening.local())
+    }
+
     /// Waits for a connection, or for the core's state to change.
     async fn ready(&self, seat: &Seat<'_>) {
         let mut readable = pin!(self.listening.readable());

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use monoio::time::sleep;
@@ -227,6 +227,8 @@ fn follow(duty: &Duty, letter: Letter) {
         Letter::Switch(switch) => duty.switch(switch),
         Letter::Forget => duty.forget(),
         Letter::Advance(state) => core.watch.advance(state),
+        Letter::Leave(addresses) => core.watch.leave(addresses),
+        Letter::Answer(answered) => answered.store(true, Ordering::Relaxed),
         Letter::Server {
             group,
             server,

@@ -50,10 +50,14 @@ pub(super) fn run(once: bool, allow_epoll: bool) -> ExitCode {
         return ExitCode::from(EXIT_SYSTEM);
     };
     std::panic::set_hook(Box::new(run::on_panic));
+    let options = Options {
+        allow_epoll,
+        ..Options::default()
+    };
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let ended = runtime
         .context("no runtime for the control thread")
-        .and_then(|runtime| runtime.block_on(perform(once, Options { allow_epoll })));
+        .and_then(|runtime| runtime.block_on(perform(once, options)));
     ended.unwrap_or_else(|error| {
         tracing::error!("the demo cannot go on: {error:#}");
         let refused = error.chain().any(|cause| cause.is::<io::Error>());

@@ -1,12 +1,13 @@
 use std::ops::Range;
+use std::path::PathBuf;
 
 use toml::Spanned;
 
 use crate::config::defaults;
 use crate::config::diagnostic::Diagnostic;
-use crate::config::file::{RuntimeFile, Table, TextOrWhole};
-use crate::config::plan::{RuntimePlan, Workers};
-use crate::config::value::{Refusal, cpu_list};
+use crate::config::file::{RuntimeFile, Table, Text, TextOrWhole};
+use crate::config::plan::{BindAddress, RuntimePlan, Workers};
+use crate::config::value::{Refusal, bind_address, cpu_list};
 
 use super::names::name_servers;
 use super::scope::{Desk, Scope, quoted};
@@ -25,7 +26,29 @@ pub(super) fn runtime(
         pipes_max: scope.count(&file.pipes, &defaults::PIPES),
         resolver: name_servers(scope, &file.resolver),
         watch: scope.switch(&file.watch, &defaults::WATCH),
+        takeover: takeover(scope, &file.takeover),
     }
+}
+
+/// Descriptors pass between processes of one machine alone: a unix socket.
+fn takeover(scope: &mut Scope<'_, '_>, field: &Text) -> Option<PathBuf> {
+    let Some(text) = field else {
+        scope.note_none(&defaults::TAKEOVER);
+        return None;
+    };
+    let refusal = match bind_address(text.get_ref(), &scope.base()) {
+        Ok(BindAddress::Unix(path)) => {
+            scope.note(defaults::TAKEOVER.key, quoted(text.get_ref()), &text.span());
+            return Some(path);
+        }
+        Ok(BindAddress::Tcp(_)) => Refusal {
+            message: "sockets are taken over by way of a unix socket".to_owned(),
+            cure: "write a path, such as \"unix:/run/ringway/takeover.sock\"".to_owned(),
+        },
+        Err(refusal) => refusal,
+    };
+    scope.refuse(refusal, text.span());
+    None
 }
 
 pub(super) fn opened<T: Default>(file: Option<Spanned<Table<T>>>) -> (T, Range<usize>) {

@@ -111,8 +111,16 @@ impl Started {
         load(file)
     }
 
-    /// `only_changes`: a configuration that is the same is left alone.
+    /// The service manager hears that it begins, and that it is over, whatever came of it.
     async fn try_reload(&mut self, only_changes: bool) -> Result<Reloaded, String> {
+        self.tell_reloading();
+        let reloaded = Box::pin(self.go_over(only_changes)).await;
+        self.tell_reloaded();
+        reloaded
+    }
+
+    /// `only_changes`: a configuration that is the same is left alone.
+    async fn go_over(&mut self, only_changes: bool) -> Result<Reloaded, String> {
         let Checked {
             mut plan,
             files,
@@ -170,12 +178,11 @@ impl Started {
     }
 
     async fn prepare_staged(&mut self, shared: Arc<Shared>) -> Result<Prepared, String> {
-        let workers = self.workers();
         let Some(sockets) = &mut self.context.sockets else {
             return Err("ringway drains".to_owned());
         };
         let renewal = sockets
-            .renewal(&shared.plan, workers)
+            .renewal(&shared.plan)
             .await
             .map_err(|error| error.to_string())?;
         let names = self.names(&shared).await?;

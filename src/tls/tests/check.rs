@@ -27,18 +27,21 @@ const HEALTH: HealthPlan = HealthPlan {
     slow_start: Duration::ZERO,
 };
 
+const RUNTIME: RuntimePlan = RuntimePlan {
+    workers: Workers::Auto,
+    drain_timeout: Duration::ZERO,
+    handshakes_max: 1,
+    accept_batch: 1,
+    pipes_max: 1,
+    resolver: Vec::new(),
+    watch: false,
+    takeover: None,
+};
+
 fn plan(listener: Option<DownstreamTls>, upstream: Option<UpstreamTls>) -> Plan {
     let second = Duration::from_secs(1);
     Plan {
-        runtime: RuntimePlan {
-            workers: Workers::Auto,
-            drain_timeout: second,
-            handshakes_max: 1,
-            accept_batch: 1,
-            pipes_max: 1,
-            resolver: Vec::new(),
-            watch: false,
-        },
+        runtime: RUNTIME,
         log: crate::observe::sample::plan(AccessLog::Off, 1).log.clone(),
         admin: None,
         listeners: vec![ListenerPlan {

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Read as _;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
@@ -33,6 +34,7 @@ pub struct Ringway {
     io_uring_denied: bool,
     huge_pages_refused: bool,
     traced: Option<String>,
+    activated: Vec<OwnedFd>,
 }
 
 impl Ringway {
@@ -50,6 +52,7 @@ impl Ringway {
             io_uring_denied: false,
             huge_pages_refused: false,
             traced: None,
+            activated: Vec::new(),
         }
     }
 
@@ -135,6 +138,20 @@ impl Ringway {
         self
     }
 
+    /// Passes these sockets as a service manager does (sd_listen_fds(3)); `names` are joined by
+    /// colons.
+    #[must_use]
+    pub fn activated(mut self, sockets: Vec<OwnedFd>, names: &str) -> Self {
+        self.activated = sockets;
+        self.environment("LISTEN_FDNAMES", names)
+    }
+
+    /// Runs the proxy on `toml` and does not wait for it.
+    #[must_use]
+    pub fn begin(self, toml: &str) -> Proxy {
+        self.spawn(toml)
+    }
+
     /// Runs the proxy on `toml` and waits until it is ready.
     ///
     /// # Panics
@@ -183,13 +200,18 @@ impl Ringway {
         let trace = directory.path().join("trace");
         let (mut command, starts) = match &self.traced {
             Some(calls) => (strace(&trace, calls, &self.binary), MISSING),
-            None => (Command::new(&self.binary), "the binary starts"),
+            None if self.activated.is_empty() => (Command::new(&self.binary), "the binary starts"),
+            None => (for_listen_pid(&self.binary), "a shell starts"),
         };
         command.arg("run").arg(&file).args(&self.arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         sys::die_with_parent(&mut command);
+        if !self.activated.is_empty() {
+            command.env("LISTEN_FDS", self.activated.len().to_string());
+            sys::pass_descriptors(&mut command, self.activated);
+        }
         if let Some(limit) = self.open_files {
             sys::limit_open_files(&mut command, limit);
         }
@@ -504,7 +526,11 @@ impl Proxy {
         self.addresses = listening(&self.stderr());
     }
 
-    fn wait_ready(&mut self) {
+    /// Waits until the proxy is ready.
+    ///
+    /// # Panics
+    /// When it does not become so.
+    pub fn wait_ready(&mut self) {
         let ready = within(DEADLINE, || {
             let ready = self.stderr().contains("ringway is ready");
             let dead = self.child.try_wait().expect("a child of ours").is_some();
@@ -534,6 +560,15 @@ fn strace(trace: &Path, calls: &str, binary: &Path) -> Command {
     command.args(["--daemonize", "--follow-forks", "--quiet=all"]);
     command.arg("--trace").arg(calls).arg("--output").arg(trace);
     command.arg("--").arg(binary);
+    command
+}
+
+/// `binary` with the variable that only the process itself can know, before it begins.
+fn for_listen_pid(binary: &Path) -> Command {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "LISTEN_PID=$$ exec \"$0\" \"$@\""])
+        .arg(binary);
     command
 }
 

@@ -6,7 +6,7 @@
 )]
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
@@ -164,6 +164,45 @@ pub fn die_with_parent(command: &mut Command) {
     };
     // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
     unsafe { command.pre_exec(set) };
+}
+
+/// Gives the child these descriptors under the numbers from 3 on.
+pub fn pass_descriptors(command: &mut Command, descriptors: Vec<OwnedFd>) {
+    let pass = move || {
+        // First out of the way of the numbers that they shall have.
+        let beyond = 3 + i32::try_from(descriptors.len()).unwrap_or(i32::MAX);
+        for (number, fd) in (3..).zip(&descriptors) {
+            // SAFETY: fcntl(2) with this command takes numbers and touches no memory.
+            let moved = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, beyond) };
+            // SAFETY: dup2(2) takes numbers. What it closes in the child is the parent's copy of
+            // whatever had the number there, which this program does not use between fork and exec.
+            if unsafe { libc::dup2(moved, number) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes system calls and allocates nothing.
+    unsafe { command.pre_exec(pass) };
+}
+
+/// Runs `body` on a thread of another user.
+///
+/// # Errors
+/// What setresuid(2) says: the process must be root's.
+///
+/// # Panics
+/// When `body` does.
+pub fn as_user<T: Send>(uid: u32, body: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let run = || {
+        // SAFETY: the system call takes numbers. Past libc's wrapper it changes this thread alone,
+        // which ends with `body`.
+        match unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) } {
+            0 => Ok(body()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    std::thread::scope(|scope| scope.spawn(run).join().expect("the body does not panic"))
 }
 
 /// Gives the child memory in pages of 4 KiB alone, so that its use can be told in less than the
