@@ -7,13 +7,17 @@
     reason = "a panic in a test is a failed test"
 )]
 
+use std::ffi::OsStr;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use ringway_support::curl::Curl;
+use ringway_support::link::Address;
+use ringway_support::peer::{ClosedPort, Service};
+use ringway_support::proxy::Exit;
 use ringway_support::toml::front_to_back;
-use ringway_support::{DEADLINE, Peer, Proxy, ringway};
+use ringway_support::{DEADLINE, Ending, House, Link, Peer, Proxy, ringway, until};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -21,26 +25,66 @@ use tempfile::TempDir;
 struct Rig {
     proxy: Proxy,
     socket: PathBuf,
-    _echo: Peer,
+    echo: Service,
     _folder: TempDir,
 }
 
 impl Rig {
     fn start(admin: &str) -> Self {
+        Self::start_with(admin, "")
+    }
+
+    /// `tables` stand at the file's end, or are the listener's TLS.
+    fn start_with(admin: &str, tables: &str) -> Self {
+        let echo = Peer::plain().echo();
+        let address = echo.address().clone();
+        Self::launch(admin, tables, &address, echo)
+    }
+
+    /// The proxy's server is another one, at `server`.
+    fn start_to(admin: &str, server: &Address) -> Self {
+        Self::launch(admin, "", server, Peer::plain().echo())
+    }
+
+    fn launch(admin: &str, tables: &str, server: &Address, echo: Service) -> Self {
         let folder = TempDir::new().unwrap();
         let socket = folder.path().join("admin.sock");
-        let echo = Peer::plain();
+        let is_tls = tables.starts_with("[listener.tls]");
+        let (tls, tables) = if is_tls { (tables, "") } else { ("", tables) };
         let toml = format!(
-            "[admin]\nlisten = [\"unix:{}\", \"127.0.0.1:0\"]\n{admin}\n{}",
+            "[admin]\nlisten = [\"unix:{}\", \"127.0.0.1:0\"]\n{admin}\n{}{tables}",
             socket.display(),
-            front_to_back("", "", echo.address())
+            front_to_back("", tls, server)
         );
         Self {
             proxy: ringway!().start(&toml),
             socket,
-            _echo: echo,
+            echo,
             _folder: folder,
         }
+    }
+
+    /// A client that is being served.
+    fn client(&self) -> Link {
+        let mut link = Link::connect(self.proxy.address("front")).unwrap();
+        link.ping(b"hello");
+        link
+    }
+
+    /// Whether a client comes in vain.
+    fn turned_away(&self) -> bool {
+        let mut link = Link::connect(self.proxy.address("front")).unwrap();
+        let _ = link.send(b"hello").and_then(|()| link.finish());
+        let (bytes, _) = link.receive_to_end();
+        bytes.is_empty()
+    }
+
+    /// What a command says, asked of this proxy.
+    fn command(&self, arguments: &[&str]) -> Exit {
+        let socket = self.socket.to_str().unwrap();
+        let all = [arguments, &["--socket", socket]].concat();
+        let all: Vec<&OsStr> = all.into_iter().map(OsStr::new).collect();
+        ringway!().command(&all)
     }
 
     fn get(&self, target: &str) -> (u16, String) {
@@ -132,6 +176,337 @@ fn a_drain_that_is_asked_for_ends_the_process_as_sigterm_does() {
     assert!(!rig.socket.exists(), "the socket's file goes with it");
 }
 
+// What it says.
+
+/// The only connection there is, once it has come so far.
+fn connection(rig: &Rig, phase: &str) -> Value {
+    until("the connection is listed", || {
+        let answer = json(rig.get("/connections"));
+        let connection = answer["connections"].get(0)?.clone();
+        (answer["total"] == 1 && connection["phase"] == phase).then_some(connection)
+    })
+}
+
+#[test]
+fn a_connection_is_listed_as_it_is_and_in_the_log_by_the_same_id() {
+    let rig = Rig::start("");
+    let mut link = Link::connect(rig.proxy.address("front")).unwrap();
+    link.ping(b"hello");
+    let seen = connection(&rig, "relay");
+    assert_eq!(seen["listener"], "front");
+    assert_eq!(seen["client"], link.local().to_string());
+    assert_eq!(seen["upstream"], "back");
+    assert_eq!(seen["server"], rig.echo.address().to_string());
+    assert_eq!(seen["address"], rig.echo.address().to_string());
+    until("its bytes are counted", || {
+        let seen = connection(&rig, "relay");
+        (seen["bytes_up"] == 5 && seen["bytes_down"] == 5).then_some(())
+    });
+    let status = json(rig.get("/status"));
+    assert_eq!(status["listeners"][0]["connections"], 1);
+    assert_eq!(status["upstreams"][0]["servers"][0]["connections"], 1);
+    let cores = status["cores"].as_array().unwrap().iter();
+    let live: u64 = cores
+        .map(|core| core["connections"].as_u64().unwrap())
+        .sum();
+    assert_eq!(live, 1);
+
+    link.finish().unwrap();
+    assert_eq!(link.expect_end(), Ending::Clean);
+    rig.proxy
+        .record_of(link.local())
+        .expect(&[("id", seen["id"].as_str().unwrap())]);
+    until("it is gone", || {
+        (json(rig.get("/connections"))["total"] == 0).then_some(())
+    });
+}
+
+#[test]
+fn a_client_that_has_not_come_to_a_server_is_listed_in_its_phase() {
+    let house = House::new();
+    let tls = house.terminate();
+    let rig = Rig::start_with("", &tls);
+    let silent = Link::connect(rig.proxy.address("front")).unwrap();
+    let seen = connection(&rig, "client_hello");
+    assert!(seen["upstream"].is_null() && seen["server"].is_null());
+    let id = seen["id"].as_str().unwrap();
+    let closed = json(rig.post(&format!("/connections/close?id={id}"), ""));
+    assert_eq!(closed["closed"], 1);
+    let record = rig.proxy.record_of(silent.local());
+    record.expect(&[
+        ("end", "operator"),
+        ("phase", "client_hello"),
+        ("ended_by", "ringway"),
+    ]);
+}
+
+#[test]
+fn filters_pick_connections_and_those_are_closed_and_no_others() {
+    let rig = Rig::start("");
+    let links: Vec<_> = (0..8).map(|_| rig.client()).collect();
+    until("all are listed", || {
+        (json(rig.get("/connections"))["total"] == 8).then_some(())
+    });
+    let count = |filter: &str| json(rig.get(&format!("/connections?{filter}")))["total"].clone();
+    let server = rig.echo.address();
+    for (filter, total) in [
+        ("listener=front", 8),
+        ("listener=other", 0),
+        ("upstream=back&listener=front", 8),
+        (&*format!("server={server}"), 8),
+        ("server=10.0.0.1:1", 0),
+        ("source=127.0.0.0/8", 8),
+        ("source=10.0.0.0/8", 0),
+        ("min_age=0s", 8),
+        ("min_age=1h", 0),
+    ] {
+        assert_eq!(count(filter), total, "{filter}");
+    }
+    let few = json(rig.get("/connections?limit=3"));
+    assert_eq!(
+        (
+            few["total"].as_u64(),
+            few["connections"].as_array().unwrap().len()
+        ),
+        (Some(8), 3)
+    );
+    let ages: Vec<_> = few["connections"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["age_ms"].as_u64())
+        .collect();
+    assert!(
+        ages.is_sorted_by(|a, b| a >= b),
+        "the oldest first: {ages:?}"
+    );
+
+    for wrong in [
+        "",
+        "?all=false",
+        "?all=true&listener=front",
+        "?listner=front",
+        "?min_age=5",
+    ] {
+        assert_eq!(
+            rig.post(&format!("/connections/close{wrong}"), "").0,
+            400,
+            "{wrong}"
+        );
+    }
+    let id = few["connections"][0]["id"].as_str().unwrap();
+    assert_eq!(
+        json(rig.post(&format!("/connections/close?id={id}"), ""))["closed"],
+        1
+    );
+    until("one is gone", || (count("") == 7).then_some(()));
+    assert_eq!(
+        json(rig.post("/connections/close?source=127.0.0.1", ""))["closed"],
+        7
+    );
+    for mut link in links {
+        assert_eq!(link.expect_end(), Ending::Reset);
+        let record = rig.proxy.record_of(link.local());
+        record.expect(&[
+            ("end", "operator"),
+            ("phase", "relay"),
+            ("detail", "closed by the operator"),
+        ]);
+    }
+}
+
+#[test]
+fn a_server_that_is_drained_keeps_what_it_has_and_one_that_is_down_has_nothing() {
+    let rig = Rig::start("");
+    let (first, address) = (rig.client(), rig.echo.address().to_string());
+    let hold = |state: &str| {
+        let target = format!("/server?upstream=back&server={address}&state={state}");
+        json(rig.post(&target, ""))["state"].clone()
+    };
+    let state = || json(rig.get("/status"))["upstreams"][0]["servers"][0].clone();
+    assert_eq!(state()["state"], "up");
+
+    assert_eq!(hold("drain"), "drained");
+    until("no client is served", || (rig.turned_away()).then_some(()));
+    assert_eq!(
+        (&state()["state"], &state()["connections"]),
+        (&"drained".into(), &1.into())
+    );
+    let mut first = first;
+    first.ping(b"it goes on");
+
+    assert_eq!(hold("down"), "taken_down");
+    assert_eq!(first.expect_end(), Ending::Reset);
+    let record = rig.proxy.record_of(first.local());
+    record.expect(&[
+        ("end", "operator"),
+        ("detail", "its server was taken down by the operator"),
+    ]);
+    assert!(rig.turned_away());
+
+    assert_eq!(hold("up"), "up");
+    until("clients are served again", || {
+        (!rig.turned_away()).then_some(())
+    });
+    assert_eq!(state()["state"], "up");
+    for wrong in [
+        "upstream=back&server=10.0.0.1:1&state=up",
+        "upstream=nowhere&server=x&state=up",
+        "upstream=back&state=up",
+        "upstream=back&server=x&state=gone",
+    ] {
+        assert_eq!(rig.post(&format!("/server?{wrong}"), "").0, 400, "{wrong}");
+    }
+}
+
+#[test]
+fn what_connections_find_of_a_server_is_told_with_its_reason() {
+    let nobody = ClosedPort::new();
+    let rig = Rig::start_to("", &nobody.address());
+    assert!(rig.turned_away());
+    let server = until("the server is down", || {
+        let server = json(rig.get("/status"))["upstreams"][0]["servers"][0].clone();
+        (server["state"] == "down").then_some(server)
+    });
+    assert!(
+        server["reason"].as_str().unwrap().contains("refused"),
+        "{server}"
+    );
+    assert!(
+        server["since"].as_u64().unwrap() > 1_600_000_000,
+        "{server}"
+    );
+}
+
+#[test]
+fn the_plan_is_shown_as_explain_has_it_and_without_what_checks_say() {
+    let check = "[upstream.back.check]\nsend = \"AUTH secret-word\\r\\n\"\nexpect = \"+OK\"\n";
+    let rig = Rig::start_with("", check);
+    let (_, text) = rig.get("/plan");
+    assert!(
+        text.contains("upstream.back.check.send") && text.contains("\"***\""),
+        "{text}"
+    );
+    assert!(!text.contains("secret-word"), "{text}");
+    assert!(
+        text.contains("runtime.drain_timeout") && text.contains("# default: "),
+        "{text}"
+    );
+    let values = json(rig.get("/plan?format=json"));
+    let named = |key: &str| {
+        values
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|it| it["key"] == key)
+            .cloned()
+    };
+    assert_eq!(
+        named("listener.front.upstream").unwrap()["value"],
+        "\"back\""
+    );
+    assert!(named("admin.mode").unwrap()["why"].is_string());
+    let digest = json(rig.get("/status"))["plan"]["digest"].clone();
+    assert_eq!(digest.as_str().unwrap().len(), 64);
+}
+
+#[test]
+fn the_level_of_the_log_changes_at_once_and_a_slip_is_refused() {
+    let rig = Rig::start("");
+    let level = || json(rig.get("/log-level"))["level"].clone();
+    assert!(level().as_str().unwrap().starts_with("info"));
+    assert_eq!(
+        json(rig.post("/log-level?level=error", ""))["level"],
+        "error"
+    );
+    assert_eq!(level(), "error");
+    assert_eq!(rig.post("/log-level?level=eror", "").0, 400);
+    assert_eq!(rig.post("/log-level", "").0, 400);
+    // Each change is one line of the level info, but not at the level error.
+    rig.post("/connections/close?all=true", "");
+    rig.post("/log-level?level=info", "");
+    rig.proxy.wait_stderr(&["/log-level"]);
+    assert_eq!(
+        rig.proxy.stderr_lines("/connections/close"),
+        Vec::<String>::new()
+    );
+}
+
+// The commands.
+
+#[test]
+fn the_commands_show_and_change_what_the_server_does() {
+    let mut rig = Rig::start("");
+    let mut link = rig.client();
+    let client = link.local().to_string();
+    let says = |arguments: &[&str], words: &[&str]| {
+        let said = rig.command(arguments);
+        said.expect_code(0);
+        for word in words {
+            assert!(said.stdout.contains(word), "{arguments:?}: {}", said.stdout);
+        }
+        said.stdout
+    };
+    says(&["status"], &["running for", "front", "back", " up "]);
+    let status: Value = serde_json::from_str(&says(&["status", "--json"], &[])).unwrap();
+    assert_eq!(status["pid"], rig.proxy.pid());
+    says(
+        &["connections", "--listener", "front"],
+        &[&client, "relay", "5 B"],
+    );
+    says(&["plan"], &["listener.front.upstream"]);
+    says(&["log-level"], &["info"]);
+    says(&["log-level", "warn"], &["warn"]);
+    let address = rig.echo.address().to_string();
+    says(
+        &["server", "back", &address, "drain"],
+        &["no new connections"],
+    );
+    says(&["server", "back", &address, "up"], &["as its checks"]);
+    says(
+        &["close", "--source", "127.0.0.1"],
+        &["1 connection closed"],
+    );
+    assert_eq!(link.expect_end(), Ending::Reset);
+    rig.command(&["close"])
+        .expect_code(64)
+        .expect_words(&["not clear which", "cure: name them"]);
+    says(&["drain"], &[]);
+    rig.proxy.wait_exit().expect_code(0);
+    rig.command(&["status"])
+        .expect_code(71)
+        .expect_words(&["--socket"]);
+}
+
+#[test]
+fn top_prints_what_happens_in_an_interval() {
+    let rig = Rig::start("");
+    let _link = rig.client();
+    let top = rig.command(&["top", "--once", "--interval", "100ms"]);
+    top.expect_code(0);
+    let pid = format!("process {} version ", rig.proxy.pid());
+    for words in [
+        &*pid,
+        "\nconnections 1 accepted ",
+        "\nthroughput up ",
+        "\nhandshakes downstream full 0.0/s",
+        "\ncore 0 busy ",
+        "\ncore 1 busy ",
+        &format!(
+            "\nserver back {0} {0} state up connections 1",
+            rig.echo.address()
+        ),
+    ] {
+        assert!(top.stdout.contains(words), "{words}: {}", top.stdout);
+    }
+    let screen = rig.command(&["top"]);
+    screen
+        .expect_code(64)
+        .expect_words(&["no terminal", "--once"]);
+}
+
+// Clients that behave badly.
+
 /// What may be asked beside a client that behaves badly.
 fn expect_served(rig: &Rig) {
     assert_eq!(json(rig.get("/health"))["status"], "running");
@@ -171,6 +546,30 @@ fn headers_without_end_are_cut_off() {
         .count();
     assert!(sent < 1000, "the server closed after some of them");
     expect_served(&rig);
+}
+
+/// Longer than a socket's buffer takes.
+const LARGE_BYTES: usize = 400_000;
+
+#[test]
+fn clients_that_never_read_cost_nobody_but_themselves() {
+    let servers: Vec<String> = (1..=1000)
+        .map(|port| format!("\"127.0.0.1:{port}\""))
+        .collect();
+    let group = |n: u32| format!("[upstream.many{n}]\nservers = [{}]\n", servers.join(", "));
+    let rig = Rig::start_with("", &(0..4).map(group).collect::<String>());
+    let mut deaf: Vec<_> = (0..8).map(|_| connect(&rig.socket)).collect();
+    for stream in &mut deaf {
+        stream.write_all(b"GET /plan HTTP/1.0\r\n\r\n").unwrap();
+    }
+    for _ in 0..20 {
+        expect_served(&rig);
+    }
+    rig.client();
+    // Its answer has waited for it.
+    let (status, plan) = read_answer(&mut deaf[0]);
+    assert_eq!(status, 200);
+    assert!(plan.len() > LARGE_BYTES, "{}", plan.len());
 }
 
 /// As many as may be served at once, so that the next has to wait for the end of one's time.

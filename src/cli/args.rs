@@ -6,8 +6,9 @@ use clap::{Parser, Subcommand};
 use crate::control::Options;
 
 use super::ask::Socket;
+use super::operate::Operate;
 use super::reload::Process;
-use super::{check, demo, drain, explain, reload, run};
+use super::{check, demo, drain, explain, operate, reload, run};
 
 /// A TLS stream proxy for bare-metal Linux: one io_uring thread per core, rustls, TOML.
 #[derive(Parser)]
@@ -61,6 +62,8 @@ enum Command {
         #[arg(long)]
         allow_epoll: bool,
     },
+    #[command(flatten)]
+    Operate(Operate),
 }
 
 /// Runs the command of the process's arguments.
@@ -84,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::Drain { socket } => drain::run(&socket),
         Command::Reload { process } => reload::run(&process),
         Command::Diff { socket, files } => reload::run_diff(&socket, &files),
+        Command::Operate(command) => operate::run(&command),
         Command::Demo { once, allow_epoll } => demo::run(once, allow_epoll),
     }
 }

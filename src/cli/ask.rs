@@ -37,6 +37,9 @@ pub(super) enum AskError {
     Strange {
         path: PathBuf,
     },
+    /// Nobody would see what is shown.
+    NoTerminal,
+    Terminal(io::Error),
     /// The process says why not.
     Refused {
         status: u16,
@@ -57,6 +60,13 @@ impl Socket {
         self.ask("POST", target, body)
     }
 
+    /// What is answered is not what was asked for.
+    pub(super) fn strange(&self) -> AskError {
+        AskError::Strange {
+            path: self.path.clone(),
+        }
+    }
+
     /// HTTP/1.0, so that the answer has no chunks and ends with the connection.
     fn ask(&self, method: &str, target: &str, body: &str) -> Result<String, AskError> {
         let request = format!(
@@ -69,8 +79,7 @@ impl Socket {
             error,
         })?;
         let Some((status, body)) = parsed(&answer) else {
-            let path = self.path.clone();
-            return Err(AskError::Strange { path });
+            return Err(self.strange());
         };
         match status {
             200..300 => Ok(body.to_owned()),
@@ -126,8 +135,8 @@ impl AskError {
         // A closed stderr has nobody to tell.
         let _ = writeln!(io::stderr(), "ringway: {self}");
         ExitCode::from(match self {
-            Self::Refused { .. } => EXIT_REFUSED,
-            Self::Unreachable { .. } | Self::Strange { .. } => EXIT_SYSTEM,
+            Self::Refused { .. } | Self::NoTerminal => EXIT_REFUSED,
+            Self::Unreachable { .. } | Self::Strange { .. } | Self::Terminal(_) => EXIT_SYSTEM,
         })
     }
 }
@@ -155,6 +164,18 @@ impl fmt::Display for AskError {
                 "{} does not answer as ringway does\n  cure: name the socket of [admin] with --socket",
                 path.display()
             ),
+            Self::NoTerminal => {
+                write!(
+                    f,
+                    "this is no terminal to draw on\n  cure: add --once, which prints lines"
+                )
+            }
+            Self::Terminal(error) => {
+                write!(
+                    f,
+                    "the terminal cannot be used: {error}\n  cure: add --once"
+                )
+            }
             Self::Refused { status, words } => write!(f, "{words} (HTTP {status})"),
         }
     }

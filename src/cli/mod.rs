@@ -6,6 +6,7 @@ pub mod check;
 mod demo;
 mod drain;
 pub mod explain;
+mod operate;
 mod reload;
 mod run;
 

@@ -24,3 +24,4 @@ pub use explain::{Effective, Origin, explain};
 pub use load::{FILE_BYTES_MAX, Loaded, load, parse};
 pub use plan::*;
 pub use source::{Position, Source};
+pub(crate) use value::{Refusal, cidr, duration, show_duration};

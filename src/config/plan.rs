@@ -30,6 +30,8 @@ pub use tls::{
 /// A complete, checked configuration.
 #[derive(Debug, Clone)]
 pub struct Plan {
+    /// SHA-256 of the file's text, in hexadecimal. The files that it names are not in it.
+    pub digest: String,
     pub runtime: RuntimePlan,
     pub log: LogPlan,
     /// `None`: nothing listens for those who operate it.

@@ -1,5 +1,7 @@
 use std::ops::Range;
 
+use aws_lc_rs::digest;
+
 /// A configuration's text and what to call it in messages.
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -18,6 +20,14 @@ pub struct Position {
 }
 
 impl Source {
+    /// SHA-256 of the text, in hexadecimal.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let digest = digest::digest(&digest::SHA256, self.text.as_bytes());
+        let bytes = digest.as_ref().iter();
+        bytes.map(|byte| format!("{byte:02x}")).collect()
+    }
+
     #[must_use]
     pub fn position(&self, offset: usize) -> Position {
         let line = self.line_range(offset);

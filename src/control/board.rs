@@ -1,3 +1,5 @@
+mod held;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,6 +12,7 @@ use crate::session::RunState;
 use crate::types::{GroupId, ServerId};
 use crate::upstream::{Change, Found, ServerState};
 use crate::worker::{Letter, Postbox};
+use held::{Held, Said};
 
 /// The names' addresses and the servers that are down, and the workers who are told of them.
 #[derive(Clone, Default)]
@@ -28,6 +31,8 @@ struct BoardState {
     /// Of a generation that is being prepared.
     next: Option<(u64, Outlook)>,
     workers: BTreeMap<usize, Postbox>,
+    /// What the operator has said, in names: it stays through reloads.
+    held: Vec<Held>,
 }
 
 /// What is known of the servers, in the numbering of one plan.
@@ -36,6 +41,8 @@ struct Outlook {
     known: BTreeMap<NameKey, Arc<[Found]>>,
     /// All that are not up.
     down: HashMap<(NameKey, PeerAddress), ServerState>,
+    /// What was said last of those that were ever down.
+    said: HashMap<(NameKey, PeerAddress), Said>,
 }
 
 #[expect(
@@ -103,13 +110,15 @@ impl Board {
                         .then(|| ((key, address.clone()), *state))
                 });
                 next.down = kept.collect();
+                next.said = board.outlook.said_under(before, plan);
                 board.last = Some((board.generation, Arc::clone(before)));
             }
             board.outlook = next;
             board.generation = generation;
             board.plan = Some(Arc::clone(plan));
+            board.held.retain(|it| it.key(plan).is_some());
             for postbox in board.workers.values() {
-                postbox.post(letter(board.outlook.letters()));
+                postbox.post(letter(board.letters()));
             }
         });
     }
@@ -127,7 +136,7 @@ impl Board {
     /// A worker that is new, or new again, learns all that is known.
     pub(super) fn enlist(&self, worker: usize, postbox: Postbox) {
         self.with(|board| {
-            for letter in board.outlook.letters() {
+            for letter in board.letters() {
                 postbox.post(letter);
             }
             board.workers.insert(worker, postbox);
@@ -149,7 +158,7 @@ impl Board {
             if !is_news {
                 return None;
             }
-            board.note(place, change.state);
+            board.note(place, &change);
             board.tell(&change, Some(worker));
             Some(change)
         })
@@ -163,7 +172,7 @@ impl Board {
     /// The checks of a server have found that it is down, or up again: all workers are told.
     pub(super) fn on_check(&self, change: &Change) {
         self.with(|board| {
-            board.note((key_of(change), change.address.clone()), change.state);
+            board.note((key_of(change), change.address.clone()), change);
             board.tell(change, None);
         });
     }
@@ -264,10 +273,22 @@ impl BoardState {
         })
     }
 
-    fn note(&mut self, place: (NameKey, PeerAddress), state: ServerState) {
-        match state {
+    /// All that a worker has to know.
+    fn letters(&self) -> Vec<Letter> {
+        let held = self
+            .held
+            .iter()
+            .filter_map(|it| it.letter(self.plan.as_ref()?));
+        self.outlook.letters().into_iter().chain(held).collect()
+    }
+
+    fn note(&mut self, place: (NameKey, PeerAddress), change: &Change) {
+        self.outlook.said.insert(place.clone(), Said::of(change));
+        match change.state {
             ServerState::Up => self.outlook.down.remove(&place),
-            ServerState::Down | ServerState::Barred => self.outlook.down.insert(place, state),
+            ServerState::Down | ServerState::Barred => {
+                self.outlook.down.insert(place, change.state)
+            }
         };
     }
 

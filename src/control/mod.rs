@@ -1,6 +1,6 @@
 //! The control thread: sockets, workers, names, checks, signals. Nothing here moves a byte.
 
-mod admin;
+pub mod admin;
 mod banner;
 mod board;
 mod crew;

@@ -1,6 +1,7 @@
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -248,6 +249,17 @@ impl Started {
     /// No new connections any more.
     pub(super) fn is_draining(&self) -> bool {
         self.is_draining
+    }
+
+    /// What new connections are served by.
+    pub(super) fn plan(&self) -> &Arc<Plan> {
+        &self.context.shared.plan
+    }
+
+    /// By listener: its connections on all cores.
+    pub(super) fn connections(&self) -> Vec<usize> {
+        let counts = self.context.shared.connections.iter();
+        counts.map(|it| it.load(Ordering::Relaxed)).collect()
     }
 
     async fn start_workers(&mut self) -> Result<(), StartError> {

@@ -2,9 +2,9 @@
 
 use std::env::{self, VarError};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -39,20 +39,84 @@ pub struct Events {
 /// A thread of its own writes them, so that a stalled terminal or pipe stops neither a core nor
 /// the shutdown.
 pub fn init() -> io::Result<Events> {
-    let (filter, complaint) = filter(env::var(LEVEL_VARIABLE));
+    let asked = env::var(LEVEL_VARIABLE);
+    let text = asked.clone().unwrap_or_else(|_| DEFAULT_FILTER.to_owned());
+    let (filter, complaint) = filter(asked);
     let events = Events::spawn(io::stderr())?;
-    let installed = tracing_subscriber::fmt()
+    let text = complaint
+        .as_ref()
+        .map_or(text, |_| DEFAULT_FILTER.to_owned());
+    let subscriber = tracing_subscriber::fmt()
         .compact()
         .with_target(false)
         .with_writer(events.queue.clone())
         // It would complain with eprintln!, which panics when stderr is a closed pipe.
         .log_internal_errors(false)
         .with_env_filter(filter)
-        .try_init();
+        .with_filter_reloading();
+    let handle = subscriber.reload_handle();
+    let installed = subscriber.try_init();
+    if installed.is_ok() {
+        let change = move |filter| handle.reload(filter).map_err(|error| error.to_string());
+        let _ = LEVEL.set(Level::new(text, Box::new(change)));
+    }
     if let (Ok(()), Some(complaint)) = (installed, complaint) {
         tracing::warn!("{complaint}");
     }
     Ok(events)
+}
+
+/// The level of the events of this process, once they are sent.
+static LEVEL: OnceLock<Level> = OnceLock::new();
+
+/// How the level is changed while the process runs. Which events are of interest is looked up at
+/// their place in the code, so that those that are not cost what they cost without a change.
+struct Level {
+    text: LevelLock,
+    change: Change,
+}
+
+type Change = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
+
+#[expect(
+    clippy::disallowed_types,
+    reason = "the control thread's own; no worker sees it"
+)]
+type LevelLock = std::sync::Mutex<String>;
+
+impl Level {
+    fn new(text: String, change: Change) -> Self {
+        Self {
+            text: LevelLock::new(text),
+            change,
+        }
+    }
+}
+
+/// The level in effect; `None`: the process sends no events.
+#[must_use]
+pub fn level() -> Option<String> {
+    let text = LEVEL.get()?.text.lock();
+    let text = text.unwrap_or_else(std::sync::PoisonError::into_inner);
+    Some(text.clone())
+}
+
+/// Changes the level from now on.
+///
+/// # Errors
+/// What is wrong with it, and what to write.
+pub fn set_level(asked: &str) -> Result<(), String> {
+    let (filter, complaint) = filter(Ok(asked.to_owned()));
+    if complaint.is_some() {
+        return Err(format!(
+            "{asked:?} is not a level; write error, warn, info, debug or trace"
+        ));
+    }
+    let level = LEVEL.get().ok_or("this process sends no events")?;
+    (level.change)(filter)?;
+    let text = level.text.lock();
+    *text.unwrap_or_else(std::sync::PoisonError::into_inner) = asked.to_owned();
+    Ok(())
 }
 
 /// What an event's text is written to: taken whole, or dropped and counted.

@@ -18,6 +18,7 @@ use crate::types::{
 
 pub(crate) fn plan(access: AccessLog, queue_max: usize) -> Arc<Plan> {
     Arc::new(Plan {
+        digest: String::new(),
         runtime: RuntimePlan {
             workers: Workers::Count(1),
             drain_timeout: Duration::from_secs(1),

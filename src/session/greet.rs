@@ -356,7 +356,7 @@ pub(super) fn interrupted(cut: Interrupted, phase: Phase, limit: &'static str) -
     let client = Some(Side::Downstream);
     match cut {
         Interrupted::Timeout => End::new(Cause::Timeout, phase, client).with_detail(limit),
-        Interrupted::Shutdown => End::new(Cause::Shutdown, phase, None),
+        Interrupted::Ordered(order) => order.end(phase),
         Interrupted::Reset => {
             let error = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
             End::new(Cause::Reset, phase, client).with_detail(error.to_string())

@@ -6,20 +6,22 @@ use std::time::Duration;
 use monoio::time::{Sleep, sleep};
 use pin_project_lite::pin_project;
 
-use super::watch::{RunState, Seat};
+use super::watch::Seat;
 use crate::net::Socket;
+use crate::types::Order;
 
 /// Why a phase was cut short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Interrupted {
     Timeout,
-    Shutdown,
+    /// The connection is to end.
+    Ordered(&'static Order),
     /// The client has reset its connection.
     Reset,
 }
 
 pin_project! {
-    /// A phase that the core's closing cuts short. (An `async fn` would hold the phase twice:
+    /// A phase that an order to end cuts short. (An `async fn` would hold the phase twice:
     /// once as its argument, once pinned.)
     pub(super) struct Watched<'a, F> {
         seat: &'a Seat<'a>,
@@ -29,7 +31,7 @@ pin_project! {
 }
 
 pin_project! {
-    /// A phase that the core's closing or its time limit cuts short.
+    /// A phase that an order to end or its time limit cuts short.
     pub(super) struct Limited<'a, F> {
         #[pin]
         watched: Watched<'a, F>,
@@ -39,7 +41,7 @@ pin_project! {
 }
 
 pin_project! {
-    /// A phase in which nobody reads the client's socket: the core's closing or a reset by the
+    /// A phase in which nobody reads the client's socket: an order to end or a reset by the
     /// client cuts it short.
     pub(super) struct Attended<'a, F> {
         #[pin]
@@ -89,12 +91,12 @@ impl<F: Future> Future for Watched<'_, F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        match this.phase.poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Ok(output)),
-            Poll::Pending if this.seat.poll(cx) == RunState::Closing => {
-                Poll::Ready(Err(Interrupted::Shutdown))
-            }
-            Poll::Pending => Poll::Pending,
+        if let Poll::Ready(output) = this.phase.poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        match this.seat.order(cx) {
+            Some(order) => Poll::Ready(Err(Interrupted::Ordered(order))),
+            None => Poll::Pending,
         }
     }
 }

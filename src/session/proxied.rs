@@ -38,6 +38,7 @@ pub(super) async fn read_header(
     let header = read.inspect_err(|_| socket.abort_on_close())?;
     if let Some(header) = &header {
         adopt(story.record(), header);
+        story.note_client();
     }
     if !has_allowed_name(plan, header.as_deref()) {
         socket.abort_on_close();

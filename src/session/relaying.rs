@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::core::Core;
-use super::served::{Parted, serve_while};
+use super::served::serve_while;
 use super::story::Story;
 use super::watch::Seat;
 use crate::config::ListenerPlan;
@@ -53,6 +53,7 @@ pub(super) async fn relaying(
     let ended = serve_while(
         seat,
         lease,
+        &seen,
         relay(client, server, &core.tools, &seen, limits),
     )
     .await;
@@ -78,13 +79,9 @@ pub(super) async fn relaying(
             legs.abort();
             End::new(Cause::Expired, Phase::Relay, None).with_detail("max_session")
         }
-        Err(parted) => {
+        Err(order) => {
             legs.abort();
-            let detail = match parted {
-                Parted::Shutdown => "drain_timeout",
-                Parted::Overdue => "resolve_drain",
-            };
-            End::new(Cause::Shutdown, Phase::Relay, None).with_detail(detail)
+            order.end(Phase::Relay)
         }
     }
 }

@@ -1,25 +1,21 @@
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
-use super::watch::{RunState, Seat};
+use super::watch::Seat;
+use crate::relay::Seen;
+use crate::types::Order;
 use crate::upstream::Lease;
 
-/// Why a connection ended that neither of its peers had ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Parted {
-    Shutdown,
-    /// The server's address has been away from the DNS for `resolve_drain`.
-    Overdue,
-}
-
 pin_project! {
-    /// A relay that the core's closing cuts short, and the end of the server's address.
+    /// A relay that an order to end cuts short, the connection's own or one for all of its server.
     pub(super) struct Served<'a, F> {
         seat: &'a Seat<'a>,
         lease: &'a Lease<'a>,
+        seen: &'a Seen,
         #[pin]
         relay: F,
     }
@@ -30,25 +26,32 @@ pin_project! {
 pub(super) fn serve_while<'a, F: Future>(
     seat: &'a Seat<'a>,
     lease: &'a Lease<'a>,
+    seen: &'a Seen,
     relay: F,
 ) -> Served<'a, F> {
-    seat.sit_at(lease.endpoint().mark());
-    Served { seat, lease, relay }
+    seat.note(|live| live.endpoint = Rc::downgrade(lease.endpoint()));
+    Served {
+        seat,
+        lease,
+        seen,
+        relay,
+    }
 }
 
 impl<F: Future> Future for Served<'_, F> {
-    type Output = Result<F::Output, Parted>;
+    type Output = Result<F::Output, &'static Order>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         if let Poll::Ready(output) = this.relay.poll(cx) {
             return Poll::Ready(Ok(output));
         }
-        let is_closing = this.seat.poll(cx) == RunState::Closing;
-        match (is_closing, this.lease.endpoint().is_over()) {
-            (true, _) => Poll::Ready(Err(Parted::Shutdown)),
-            (false, true) => Poll::Ready(Err(Parted::Overdue)),
-            (false, false) => Poll::Pending,
+        // Bytes move in polls alone: what is noted here is so until the next.
+        let bytes = [this.seen.bytes_up.get(), this.seen.bytes_down.get()];
+        this.seat.note(|live| live.bytes = bytes);
+        match this.seat.order(cx).or(this.lease.endpoint().order()) {
+            Some(order) => Poll::Ready(Err(order)),
+            None => Poll::Pending,
         }
     }
 }

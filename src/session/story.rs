@@ -11,6 +11,7 @@ use super::core::{Core, Entered};
 use super::generation::{Generation, ListenerState};
 use super::greet::{Client, greet, interrupted};
 use super::limit::{Interrupted, attend, limit};
+use super::live::Live;
 use super::relaying::{Legs, relaying};
 use super::watch::{RunState, Seat};
 use crate::config::ListenerPlan;
@@ -34,7 +35,7 @@ pub async fn serve(
         client,
         local,
     } = accepted;
-    let mut story = Story::begin(&core, &generation, listener, (client, local));
+    let mut story = Story::begin(&core, &seat, &generation, listener, (client, local));
     let end = run(&core, &seat, &mut story, socket).await;
     story.finish(end);
     if core.begin_flushing() {
@@ -57,6 +58,8 @@ const FLUSH_EVERY: Duration = Duration::from_secs(1);
 /// A connection's record in the making. It is sent when the story ends, however it ends.
 pub(super) struct Story<'a> {
     entered: Entered<'a>,
+    /// Where others see how far it has come.
+    seat: &'a Seat<'a>,
     generation: &'a Generation,
     /// Where its source is counted; in a box, since most listeners count none.
     places: Option<Box<Places<'a>>>,
@@ -69,7 +72,8 @@ pub(super) struct Story<'a> {
 impl<'a> Story<'a> {
     fn begin(
         core: &'a Core,
-        generation: &'a Generation,
+        seat: &'a Seat<'a>,
+        generation: &'a Rc<Generation>,
         listener: ListenerId,
         ends: (PeerAddress, PeerAddress),
     ) -> Self {
@@ -77,8 +81,11 @@ impl<'a> Story<'a> {
         let plan = Arc::clone(&generation.handle);
         let record = Record::begin(core.next_record_id(), core.id, (plan, listener), ends);
         let connections_max = generation.plan().listener(listener).connections_max;
+        let listening = generation.listener(listener);
+        seat.begin(Live::new(&record, generation));
         Self {
-            entered: core.enter(generation.listener(listener), connections_max),
+            seat,
+            entered: core.enter(listening, connections_max),
             generation,
             places: None,
             begun: Instant::now(),
@@ -91,6 +98,18 @@ impl<'a> Story<'a> {
     /// How its listener was planned when it began.
     pub(super) fn plan(&self) -> &'a ListenerPlan {
         self.generation.plan().listener(self.listener)
+    }
+
+    pub(super) fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.seat.note(|live| live.phase = phase);
+    }
+
+    /// The record has another client than before: a trusted header has named it.
+    pub(super) fn note_client(&mut self) {
+        let seat = self.seat;
+        let client = &self.record().client;
+        seat.note(|live| live.set_client(client));
     }
 
     pub(super) fn listening(&self) -> &'a ListenerState {
@@ -257,7 +276,8 @@ async fn reach<'a>(
     let plan = story.plan();
     let group = client.group;
     story.record().group = Some(group);
-    story.phase = Phase::Connect;
+    seat.note(|live| live.group = Some(group));
+    story.enter(Phase::Connect);
     let version = story.group(group).plan.proxy_protocol;
     let proxy_header = version.map(|version| announce(version, story.record(), client));
     let request = Request {
@@ -301,7 +321,7 @@ const FIRST_BYTE_WAIT: Duration = Duration::from_secs(1);
 
 async fn first_byte(seat: &Seat<'_>, client: &Socket) -> Result<(), End> {
     match limit(seat, FIRST_BYTE_WAIT, client.readable()).await {
-        Err(cut @ Interrupted::Shutdown) => Err(interrupted(cut, Phase::Connect, "")),
+        Err(cut @ Interrupted::Ordered(_)) => Err(interrupted(cut, Phase::Connect, "")),
         // Who waits for the server's first words gets them later.
         _ => Ok(()),
     }

@@ -4,7 +4,9 @@ use std::task::{Context, Waker};
 
 use slab::Slab;
 
+use super::live::Live;
 use crate::net::PeerAddress;
+use crate::types::Order;
 
 /// What a core is doing as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,8 +18,7 @@ pub enum RunState {
     Closing,
 }
 
-/// Tells a core's tasks that its state has changed.
-#[derive(Debug)]
+/// Tells a core's tasks that its state has changed, or that they are to end; knows its connections.
 pub struct Watch {
     state: Cell<RunState>,
     left: RefCell<Arc<[PeerAddress]>>,
@@ -25,11 +26,25 @@ pub struct Watch {
 }
 
 /// One task among the watchers.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Place {
     waker: Option<Waker>,
-    /// Whose server it is at, as [`Watch::wake`] has it; 0: at none.
-    mark: usize,
+    sitter: Sitter,
+}
+
+enum Sitter {
+    /// An accept loop's task, or a connection's that has not begun.
+    Other {
+        /// As [`Watch::wake`] has it; 0: none.
+        mark: usize,
+    },
+    Connection(Live),
+}
+
+impl Default for Sitter {
+    fn default() -> Self {
+        Self::Other { mark: 0 }
+    }
 }
 
 impl Default for Watch {
@@ -69,13 +84,43 @@ impl Watch {
         self.left.borrow().contains(address)
     }
 
-    /// Wakes the tasks that [sit at](Seat::sit_at) one of these.
+    /// Wakes the tasks that [sit at](Seat::sit_at) one of these marks, and the connections whose
+    /// servers' [endpoints](crate::upstream::Endpoint::mark) have one.
     pub fn wake(&self, marks: &[usize]) {
         for (_, place) in self.places.borrow_mut().iter_mut() {
-            if marks.contains(&place.mark) {
+            let is_meant = match &place.sitter {
+                Sitter::Other { mark } => marks.contains(mark),
+                Sitter::Connection(live) => live.is_at(marks),
+            };
+            if is_meant {
                 place.wake();
             }
         }
+    }
+
+    /// Looks at every connection that lives.
+    pub(super) fn each_live(&self, look: impl FnMut(&Live)) {
+        let places = self.places.borrow();
+        places
+            .iter()
+            .filter_map(|(_, place)| place.live())
+            .for_each(look);
+    }
+
+    /// Ends the connections that `wanted` picks, wherever they are in their story: their records
+    /// have the order's cause and detail. Returns how many there are; those that were told before
+    /// do not count.
+    pub(super) fn end(&self, order: &'static Order, wanted: impl Fn(&Live) -> bool) -> usize {
+        let mut ended = 0;
+        for (_, place) in self.places.borrow_mut().iter_mut() {
+            let live = place.live_mut();
+            if let Some(live) = live.filter(|it| it.order.is_none() && wanted(it)) {
+                live.order = Some(order);
+                place.wake();
+                ended += 1;
+            }
+        }
+        ended
     }
 
     /// A place for one task's waker, given back on drop.
@@ -89,6 +134,21 @@ impl Watch {
 }
 
 impl Place {
+    /// `None`: it is no connection's.
+    fn live(&self) -> Option<&Live> {
+        match &self.sitter {
+            Sitter::Connection(live) => Some(live),
+            Sitter::Other { .. } => None,
+        }
+    }
+
+    fn live_mut(&mut self) -> Option<&mut Live> {
+        match &mut self.sitter {
+            Sitter::Connection(live) => Some(live),
+            Sitter::Other { .. } => None,
+        }
+    }
+
     fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
@@ -97,7 +157,6 @@ impl Place {
 }
 
 /// One task's place among the watchers.
-#[derive(Debug)]
 pub struct Seat<'a> {
     watch: &'a Watch,
     key: usize,
@@ -117,11 +176,33 @@ impl Seat<'_> {
         self.watch.state()
     }
 
-    /// From now on [`Watch::wake`] with this mark is for this task.
+    /// Why the connection is to end, if it is; the task is woken when that changes.
+    #[must_use]
+    pub(super) fn order(&self, cx: &Context<'_>) -> Option<&'static Order> {
+        match self.poll(cx) {
+            RunState::Closing => Some(&Order::DRAIN_OVER),
+            RunState::Running | RunState::Draining => self.note(|live| live.order)?,
+        }
+    }
+
+    /// From now on [`Watch::wake`] with this mark is for this task, which is no connection's.
     pub fn sit_at(&self, mark: usize) {
         if let Some(place) = self.watch.places.borrow_mut().get_mut(self.key) {
-            place.mark = mark;
+            place.sitter = Sitter::Other { mark };
         }
+    }
+
+    /// From now on the place is a connection's.
+    pub(super) fn begin(&self, live: Live) {
+        if let Some(place) = self.watch.places.borrow_mut().get_mut(self.key) {
+            place.sitter = Sitter::Connection(live);
+        }
+    }
+
+    /// Notes how far the connection has come.
+    pub(super) fn note<R>(&self, note: impl FnOnce(&mut Live) -> R) -> Option<R> {
+        let mut places = self.watch.places.borrow_mut();
+        places.get_mut(self.key)?.live_mut().map(note)
     }
 }
 

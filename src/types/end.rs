@@ -82,6 +82,8 @@ pub enum Cause {
     NoServer,
     /// The drain time was over, Ringway's or the server's address's, or a second signal came.
     Shutdown,
+    /// Who operates Ringway closed it, or took its server down.
+    Operator,
     /// The kernel refused something that is not the peer's fault (files, memory).
     System,
     /// A defect of Ringway: the connection's task panicked or was dropped unfinished.
@@ -89,7 +91,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Finished,
         Self::Closed,
         Self::Reset,
@@ -107,6 +109,7 @@ impl Cause {
         Self::Unreachable,
         Self::NoServer,
         Self::Shutdown,
+        Self::Operator,
         Self::System,
         Self::Internal,
     ];
@@ -132,6 +135,7 @@ impl Cause {
             Self::Unreachable => "unreachable",
             Self::NoServer => "no_server",
             Self::Shutdown => "shutdown",
+            Self::Operator => "operator",
             Self::System => "system_error",
             Self::Internal => "internal_error",
         }
@@ -172,5 +176,30 @@ impl End {
     pub fn with_detail(mut self, detail: impl Into<Box<str>>) -> Self {
         self.detail = Some(detail.into());
         self
+    }
+}
+
+/// Why connections are to end that neither peer has ended: what their records say.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Order {
+    pub cause: Cause,
+    pub detail: &'static str,
+}
+
+impl Order {
+    pub const DRAIN_OVER: Self = Self::new(Cause::Shutdown, "drain_timeout");
+    /// The server's address has been away from the DNS for so long.
+    pub const RESOLVE_DRAIN_OVER: Self = Self::new(Cause::Shutdown, "resolve_drain");
+    pub const BY_OPERATOR: Self = Self::new(Cause::Operator, "closed by the operator");
+    pub const SERVER_TAKEN_DOWN: Self =
+        Self::new(Cause::Operator, "its server was taken down by the operator");
+
+    const fn new(cause: Cause, detail: &'static str) -> Self {
+        Self { cause, detail }
+    }
+
+    #[must_use]
+    pub fn end(&self, phase: Phase) -> End {
+        End::new(self.cause, phase, None).with_detail(self.detail)
     }
 }

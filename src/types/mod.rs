@@ -8,7 +8,7 @@ pub mod log_fields;
 
 pub use alert::Alert;
 pub use clock::{Elapsed, UnixSeconds, unix_now};
-pub use end::{Cause, End, Phase};
+pub use end::{Cause, End, Order, Phase};
 pub use ids::{CoreId, Direction, GroupId, ListenerId, ServerId, Side, SocketId};
 pub use log_fields::LogField;
 

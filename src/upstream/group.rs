@@ -1,3 +1,4 @@
+mod holds;
 mod names;
 mod succession;
 
@@ -22,8 +23,11 @@ use super::warm::WarmPool;
 use crate::config::{Balance, ServerAddress, UpstreamPlan};
 use crate::net::PeerAddress;
 use crate::tls::{self, ClientTls, MaterialError};
-use crate::types::{CoreId, GroupId, ServerId};
+use crate::types::{CoreId, GroupId, Order, ServerId};
+use holds::Held;
 use names::Leaving;
+
+pub use holds::{EndpointSeen, Hold};
 
 /// One core's view of an upstream group: the addresses of its servers, whose turn it is, how they
 /// are, who waits for them, and the TLS sessions that may be resumed.
@@ -40,6 +44,8 @@ pub struct Group {
     is_retired: Cell<bool>,
     pub(super) warm: WarmPool,
     members: RefCell<Members>,
+    /// What the operator has said of its servers.
+    holds: RefCell<Vec<Held>>,
 }
 
 /// What a group is built from.
@@ -85,7 +91,10 @@ pub struct Endpoint {
     /// What the last answer said of it; `None`: the configuration names its address.
     found: Cell<Option<Found>>,
     has_rival: Cell<bool>,
-    is_over: Cell<bool>,
+    /// Its connections are to end, for this reason.
+    order: Cell<Option<&'static Order>>,
+    /// The operator wants no new connections to it.
+    is_held: Cell<bool>,
 }
 
 /// Who has a connection's turn is asked with this.
@@ -130,6 +139,7 @@ impl Group {
             core,
             counts,
             members: RefCell::new(members),
+            holds: RefCell::default(),
         };
         let mut endpoints = Vec::new();
         for (index, server) in group.plan.servers.iter().enumerate() {
@@ -314,7 +324,8 @@ impl Group {
             member: Cell::new(None),
             found: Cell::new(None),
             has_rival: Cell::new(false),
-            is_over: Cell::new(false),
+            order: Cell::new(None),
+            is_held: Cell::new(false),
         }))
     }
 
@@ -363,7 +374,7 @@ impl Group {
             // Beside the shares of a service the plan has none.
             weight: plan.weight * found.map_or(1, |it| u32::from(it.weight)),
             backup: plan.backup || found.is_some_and(|it| it.backup),
-            down: plan.down,
+            down: plan.down || self.obey(endpoint).is_some(),
             plan: plan.health,
             identity: identity(name.as_bytes()),
             health,

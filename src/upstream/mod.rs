@@ -17,7 +17,7 @@ mod warm;
 
 pub use connect::{Attempts, Connected, Request, connect};
 pub use found::Found;
-pub use group::{Asked, Change, Endpoint, Group, GroupParts, Tell};
+pub use group::{Asked, Change, Endpoint, EndpointSeen, Group, GroupParts, Hold, Tell};
 pub use health::{Event, Health, ServerState};
 pub use lease::Lease;
 pub use places::ServerCounts;

@@ -205,6 +205,12 @@ impl Roster {
         }
     }
 
+    /// A member has no connections at all any more, or may have some again.
+    pub fn set_down(&mut self, member: usize, down: bool) {
+        self.members[member].member.down = down;
+        self.refresh(member);
+    }
+
     /// A connection has ended; its place was given back before.
     pub fn release(&mut self, member: usize) {
         let active = self.active[member].saturating_sub(1);

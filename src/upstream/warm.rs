@@ -344,6 +344,7 @@ impl WarmConnection {
         // Read first: a close with tickets unread would be a reset.
         self.reached.is_silent(buffers)
             && self.endpoint.is_member()
+            && !self.endpoint.is_held()
             && self.ready_at.elapsed() < idle
             && self.ends_at.is_none_or(|ends_at| unix_now() < ends_at)
     }

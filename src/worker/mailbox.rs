@@ -1,6 +1,7 @@
 //! How the control thread speaks to a core: a queue, and a byte on a socket pair that wakes the
 //! core's ring. No lock is taken on the core's side.
 
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -12,9 +13,9 @@ use rustix::net::{SendFlags, send};
 
 use super::next::{Preparation, Switch};
 use crate::net::{PeerAddress, Socket};
-use crate::session::RunState;
-use crate::types::{GroupId, ServerId};
-use crate::upstream::{Found, ServerState};
+use crate::session::{Listed, RunState, Wanted};
+use crate::types::{CoreId, GroupId, Order, ServerId};
+use crate::upstream::{EndpointSeen, Found, Hold, ServerState};
 
 /// What a core is told.
 #[derive(Debug)]
@@ -38,12 +39,67 @@ pub enum Letter {
         address: PeerAddress,
         state: ServerState,
     },
+    /// The operator holds a server, or lets it go; one address of it, or all.
+    Hold {
+        group: GroupId,
+        server: ServerId,
+        address: Option<PeerAddress>,
+        hold: Option<Hold>,
+    },
+    /// Whoever asks is answered, and nothing changes.
+    List {
+        wanted: Arc<Wanted>,
+        max: usize,
+        reply: Reply<Listed>,
+    },
+    Census(Reply<Census>),
+    /// End these connections; the answer is how many were told.
+    End {
+        wanted: Arc<Wanted>,
+        order: &'static Order,
+        reply: Reply<usize>,
+    },
     /// Drain, or close.
     Advance(RunState),
     /// Another process accepts on these addresses: what waits there is left to it.
     Leave(Arc<[PeerAddress]>),
     /// Say that this core is alive.
     Answer(Arc<AtomicBool>),
+}
+
+/// How a core is.
+#[derive(Debug, Clone)]
+pub struct Census {
+    pub core: CoreId,
+    /// Connections that live.
+    pub live: usize,
+    /// The members of each group, in the order of the plan.
+    pub groups: Vec<Vec<EndpointSeen>>,
+}
+
+/// Takes a core's answer. It must not wait.
+pub struct Reply<T>(Arc<dyn Fn(T) + Send + Sync>);
+
+impl<T> Reply<T> {
+    pub fn new(take: impl Fn(T) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(take))
+    }
+
+    pub(super) fn send(&self, answer: T) {
+        (self.0)(answer);
+    }
+}
+
+impl<T> Clone for Reply<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> fmt::Debug for Reply<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reply")
+    }
 }
 
 /// The control thread's end.

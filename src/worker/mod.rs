@@ -6,7 +6,7 @@ mod reports;
 mod serve;
 mod thread;
 
-pub use mailbox::{Letter, Mailbox, Postbox, mailbox};
+pub use mailbox::{Census, Letter, Mailbox, Postbox, Reply, mailbox};
 pub use next::{Answer, Preparation, Switch};
 pub use reports::{Reporter, Reports, Told, reports};
 pub use thread::{Assignment, Driver, Listen, Shared, WorkerError, work};

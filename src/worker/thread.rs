@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use monoio::time::sleep;
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 
-use super::mailbox::{Inbox, Letter, Mailbox};
+use super::mailbox::{Census, Inbox, Letter, Mailbox};
 use super::next::{Duty, generation, tell};
 use super::reports::Reporter;
 use crate::config::Plan;
@@ -235,6 +235,19 @@ fn follow(duty: &Duty, letter: Letter) {
             address,
             state,
         } => generation.group(group).told(server, &address, state),
+        Letter::Hold {
+            group,
+            server,
+            address,
+            hold,
+        } => generation.group(group).hold(server, address.as_ref(), hold),
+        Letter::List { wanted, max, reply } => reply.send(core.list(&wanted, max)),
+        Letter::Census(reply) => reply.send(census(core)),
+        Letter::End {
+            wanted,
+            order,
+            reply,
+        } => reply.send(core.end(&wanted, order)),
         Letter::Resolved {
             group,
             server,
@@ -251,6 +264,16 @@ fn follow(duty: &Duty, letter: Letter) {
                 }
             }
         }
+    }
+}
+
+fn census(core: &Core) -> Census {
+    let groups = core.generation();
+    let groups = groups.groups().iter().map(|group| group.census());
+    Census {
+        core: core.id,
+        live: core.live(),
+        groups: groups.collect(),
     }
 }
 

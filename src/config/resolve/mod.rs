@@ -47,6 +47,7 @@ pub(super) fn resolve(
     let desk = &mut Desk::new(source, lost, diagnostics);
     let mut groups = Groups::of(&root.upstream);
     let plan = Plan {
+        digest: source.digest(),
         runtime: runtime::runtime(desk, root.runtime),
         log: log::log(desk, root.log),
         admin: admin::admin(desk, root.admin),

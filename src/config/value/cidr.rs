@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use super::Refusal;
 
 /// "10.0.0.0/8", "2001:db8::/32", or one address.
-pub(in crate::config) fn cidr(text: &str) -> Result<IpNet, Refusal> {
+pub(crate) fn cidr(text: &str) -> Result<IpNet, Refusal> {
     let parsed = match text.parse::<IpAddr>() {
         Ok(address) => Some(IpNet::from(address)),
         Err(_) => text.parse::<IpNet>().ok(),

@@ -12,7 +12,7 @@ const UNITS_MS: [(&str, u64); 5] = [
 ];
 
 /// "250ms", "5s", "10m", "1h30m", "1d".
-pub(in crate::config) fn duration(text: &str) -> Result<Duration, Refusal> {
+pub(crate) fn duration(text: &str) -> Result<Duration, Refusal> {
     let malformed = || {
         Refusal::new(
             format!("`{text}` is not a duration"),
@@ -52,7 +52,7 @@ pub(in crate::config) fn duration(text: &str) -> Result<Duration, Refusal> {
 }
 
 /// The shortest text that [`duration`] reads back.
-pub(in crate::config) fn show_duration(duration: Duration) -> String {
+pub(crate) fn show_duration(duration: Duration) -> String {
     let mut rest_ms = duration.as_millis();
     let mut out = String::new();
     for (unit, unit_ms) in UNITS_MS {

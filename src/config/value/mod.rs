@@ -13,10 +13,10 @@ mod size;
 mod template;
 
 pub(super) use address::{bind_address, name_server, server_address};
-pub(super) use cidr::cidr;
+pub(crate) use cidr::cidr;
 pub(super) use cipher::{cipher_name, cipher_suite, is_tls13, split_ciphers};
 pub(super) use cpus::cpu_list;
-pub(super) use duration::{duration, show_duration};
+pub(crate) use duration::{duration, show_duration};
 pub(super) use identity::identity_pattern;
 pub(super) use name::{host_name, name_pattern, tls_server_name};
 pub(super) use protocol::{Protocol, alpn_protocol, group, group_name, protocol};
@@ -25,9 +25,9 @@ pub(super) use template::{log_field, template};
 
 /// Why a value is not taken, and what to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) message: String,
-    pub(super) cure: String,
+pub(crate) struct Refusal {
+    pub(crate) message: String,
+    pub(crate) cure: String,
 }
 
 impl Refusal {

@@ -5,11 +5,16 @@
 //! comes by TCP is unknown, and may only look.
 
 mod answer;
+mod connections;
 mod listen;
+pub mod model;
+mod query;
 mod reach;
 mod reload;
 mod routes;
 mod serve;
+mod servers;
+mod status;
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -7,12 +7,16 @@ use super::Board;
 use super::answer::Answer;
 use crate::control::Started;
 use crate::control::reload::Reloaded;
+use crate::worker::{Letter, Reply};
 
 /// Commands that may wait: each belongs to a connection of the admin server, and those are few.
 const COMMANDS_MAX: usize = 64;
 
 /// The supervisor answers at once, but while it switches from one state to another.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// A core reads its letters within a turn of its ring: milliseconds, under whatever load.
+const CORES_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// What is asked of the supervisor, which takes it up between signals and workers' ends.
 pub(in crate::control) enum Command {
@@ -30,9 +34,9 @@ pub(in crate::control) type Commands = mpsc::Receiver<Command>;
 #[derive(Clone)]
 pub(in crate::control) struct Reach {
     commands: mpsc::Sender<Command>,
-    #[expect(dead_code, reason = "for routes that are to come")]
     /// By which every core is spoken to.
     pub(super) board: Board,
+    began: Instant,
 }
 
 /// Both ends: what routes have, and what the supervisor listens to.
@@ -41,6 +45,7 @@ pub(in crate::control) fn reach(board: &Board) -> (Reach, Commands) {
     let reach = Reach {
         commands: sender,
         board: board.clone(),
+        began: Instant::now(),
     };
     (reach, commands)
 }
@@ -64,6 +69,34 @@ impl Reach {
             Ok(Ok(value)) => Ok(value),
             _ => Err(Answer::busy()),
         }
+    }
+
+    /// Asks every core, and gives the answers of those that answer soon.
+    pub(super) async fn ask_cores<T: Send + 'static>(
+        &self,
+        letter: impl Fn(Reply<T>) -> Letter,
+    ) -> Vec<T> {
+        // At most one answer of each core; sending never waits.
+        let (sender, mut answers) = mpsc::unbounded_channel();
+        let reply = Reply::new(move |answer| {
+            let _ = sender.send(answer);
+        });
+        let asked = self.board.post_all(|_| letter(reply.clone()));
+        let mut all = Vec::with_capacity(asked);
+        let collect = async {
+            while all.len() < asked
+                && let Some(answer) = answers.recv().await
+            {
+                all.push(answer);
+            }
+        };
+        // A core that is too busy is left out: who asks sees who has answered.
+        let _ = timeout(CORES_WAIT_MAX, collect).await;
+        all
+    }
+
+    pub(super) fn uptime(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// # Errors

@@ -1,20 +1,21 @@
+use std::future::ready;
 use std::pin::Pin;
 
-use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
 use serde::Serialize;
 
 use super::answer::Answer;
 use super::listen::Peer;
+use super::model::LogLevel;
+use super::query::Query;
 use super::reach::{Command, Reach};
-use super::reload;
+use super::{connections, reload, servers, status};
+use crate::observe::events;
 
 /// A request that has found its route.
-#[expect(dead_code, reason = "for routes that are to come")]
 pub(super) struct Asked {
     /// Behind the `?`; empty: there is none.
     pub(super) query: String,
-    pub(super) body: Bytes,
     pub(super) peer: Peer,
     pub(super) reach: Reach,
 }
@@ -44,10 +45,28 @@ const fn post(path: &'static str, run: fn(Asked) -> Answering) -> Route {
     }
 }
 
-/// All that is served. docs/admin.md has each, held together by a test.
+impl Route {
+    fn takes(&self, method: &Method) -> bool {
+        match self.changes {
+            true => method == Method::POST,
+            false => [Method::GET, Method::HEAD].contains(method),
+        }
+    }
+}
+
+/// All that is served. docs/operations.md has each, held together by a test.
 const ROUTES: &[Route] = &[
-    get("/", |_| Box::pin(std::future::ready(Ok(paths())))),
+    get("/", |_| Box::pin(ready(Ok(paths())))),
     get("/health", |asked| Box::pin(health(asked))),
+    get("/status", |asked| Box::pin(status::status(asked))),
+    get("/plan", |asked| Box::pin(status::plan(asked))),
+    get("/connections", |asked| Box::pin(connections::list(asked))),
+    post("/connections/close", |asked| {
+        Box::pin(connections::close(asked))
+    }),
+    post("/server", |asked| Box::pin(servers::hold(asked))),
+    get("/log-level", |_| Box::pin(ready(log_level()))),
+    post("/log-level", |asked| Box::pin(ready(set_log_level(&asked)))),
     post("/drain", |asked| Box::pin(drain(asked))),
     get("/diff", |asked| Box::pin(reload::diff(asked))),
     post("/reload", |asked| Box::pin(reload::reload(asked))),
@@ -68,21 +87,26 @@ pub(super) async fn answer(method: &Method, path: &str, asked: Asked) -> Answer 
 }
 
 fn find(method: &Method, path: &str, peer: Peer) -> Result<&'static Route, Answer> {
-    let Some(route) = ROUTES.iter().find(|route| route.path == path) else {
+    let here: Vec<&Route> = ROUTES.iter().filter(|route| route.path == path).collect();
+    if here.is_empty() {
         let paths: Vec<&str> = ROUTES.iter().map(|route| route.path).collect();
         return Err(Answer::refused(
             StatusCode::NOT_FOUND,
             "there is nothing at this path",
             &format!("the paths are {}", paths.join(", ")),
         ));
-    };
-    let allowed = if route.changes { "POST" } else { "GET, HEAD" };
-    if !allowed.split(", ").any(|it| it == method.as_str()) {
+    }
+    let Some(route) = here.iter().find(|route| route.takes(method)) else {
+        let allowed = match here[..] {
+            [Route { changes: true, .. }] => "POST",
+            [_] => "GET, HEAD",
+            _ => "GET, HEAD, POST",
+        };
         let error = format!("{path} takes {allowed} and not {method}");
         let status = StatusCode::METHOD_NOT_ALLOWED;
-        let answer = Answer::refused(status, &error, "see docs/admin.md");
+        let answer = Answer::refused(status, &error, "see docs/operations.md");
         return Err(answer.allowing(allowed));
-    }
+    };
     if route.changes && matches!(peer, Peer::Network(_)) {
         return Err(Answer::refused(
             StatusCode::FORBIDDEN,
@@ -123,6 +147,20 @@ async fn drain(asked: Asked) -> Result<Answer, Answer> {
     Ok(Answer::json(&Health { status: "draining" }))
 }
 
+fn log_level() -> Result<Answer, Answer> {
+    match events::level() {
+        Some(level) => Ok(Answer::json(&LogLevel { level })),
+        None => Err(Answer::busy()),
+    }
+}
+
+fn set_log_level(asked: &Asked) -> Result<Answer, Answer> {
+    let query = Query::parse(&asked.query, &["level"])?;
+    let level = query.required("level", "debug")?;
+    events::set_level(level).map_err(|words| Answer::wrong(&words, "see docs/operations.md"))?;
+    log_level()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,15 +199,25 @@ mod tests {
         assert_eq!(status(&Method::GET, "/drain", LOCAL), Some(405));
         assert_eq!(status(&Method::POST, "/health", LOCAL), Some(405));
         assert_eq!(status(&Method::HEAD, "/health", LOCAL), None);
+        assert_eq!(status(&Method::PUT, "/log-level", LOCAL), Some(405));
         let refused = find(&Method::DELETE, "/health", LOCAL).err().unwrap();
         assert!(refused.body().contains("takes GET, HEAD and not DELETE"));
     }
 
     #[test]
-    fn each_path_stands_once() {
-        let mut paths: Vec<_> = ROUTES.iter().map(|route| route.path).collect();
-        paths.sort_unstable();
-        paths.dedup();
-        assert_eq!(paths.len(), ROUTES.len());
+    fn each_route_stands_once_and_in_the_document() {
+        let line = |route: &Route| {
+            let method = if route.changes { "POST" } else { "GET" };
+            format!("{method} {}", route.path)
+        };
+        let mut lines: Vec<String> = ROUTES.iter().map(line).collect();
+        let documented = include_str!("../../../docs/operations.md");
+        for line in &lines {
+            let row = format!("\n| `{line}` |");
+            assert!(documented.contains(&row), "{line}");
+        }
+        lines.sort_unstable();
+        lines.dedup();
+        assert_eq!(lines.len(), ROUTES.len());
     }
 }

@@ -29,7 +29,7 @@ const CONNECTION_TIME_MAX: Duration = Duration::from_secs(60);
 /// Request line and headers together; curl sends about 100 bytes.
 const HEADERS_BYTES_MAX: usize = 16 * 1024;
 const HEADERS_MAX: usize = 64;
-/// The largest request that there is names a filter of connections.
+/// Some clients send an empty one, or a form.
 const BODY_BYTES_MAX: usize = 16 * 1024;
 /// How long accepting rests when descriptors have run out.
 const EXHAUSTED_REST: Duration = Duration::from_millis(100);
@@ -90,22 +90,22 @@ where
 
 async fn respond(request: Request<Incoming>, peer: Peer, reach: Reach) -> Answer {
     let (head, body) = request.into_parts();
-    let body = match Limited::new(body, BODY_BYTES_MAX).collect().await {
-        Ok(body) => body.to_bytes(),
+    // Nothing is asked for in a body.
+    match Limited::new(body, BODY_BYTES_MAX).collect().await {
+        Ok(_) => {}
         Err(error) if error.is::<LengthLimitError>() => {
             return Answer::refused(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 &format!("the request's body is larger than {BODY_BYTES_MAX} bytes"),
-                "ask for less at once",
+                "send none: what is asked for stands behind the `?`",
             );
         }
         Err(error) => {
             return Answer::wrong(&format!("the body is broken: {error}"), "send it whole");
         }
-    };
+    }
     let asked = Asked {
         query: head.uri.query().unwrap_or_default().to_owned(),
-        body,
         peer,
         reach,
     };

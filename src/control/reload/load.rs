@@ -24,9 +24,9 @@ pub struct Checked {
 #[derive(Debug, Default)]
 pub(in crate::control) struct Basis {
     /// Its file. `None`: it was made without one, and there is nothing to reload.
-    pub(super) file: Option<PathBuf>,
+    pub(in crate::control) file: Option<PathBuf>,
     /// Every value that it works with.
-    pub(super) effective: Vec<Effective>,
+    pub(in crate::control) effective: Vec<Effective>,
     /// When its certificates and lists end.
     pub(super) ends: Vec<Ends>,
 }

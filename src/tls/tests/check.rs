@@ -41,6 +41,7 @@ const RUNTIME: RuntimePlan = RuntimePlan {
 fn plan(listener: Option<DownstreamTls>, upstream: Option<UpstreamTls>) -> Plan {
     let second = Duration::from_secs(1);
     Plan {
+        digest: String::new(),
         runtime: RUNTIME,
         log: crate::observe::sample::plan(AccessLog::Off, 1).log.clone(),
         admin: None,

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::{Asked, Endpoint, Group};
 use crate::net::PeerAddress;
 use crate::tls::MaterialError;
-use crate::types::ServerId;
+use crate::types::{Order, ServerId};
 use crate::upstream::{Found, Lease};
 
 /// An endpoint that has left the DNS, while its connections may come to their end.
@@ -57,7 +57,7 @@ impl Group {
         let overdue = leaving.extract_if(.., |it| it.until <= now);
         let overdue: Vec<_> = overdue.map(|it| it.endpoint).collect();
         for endpoint in &overdue {
-            endpoint.is_over.set(true);
+            endpoint.order.set(Some(&Order::RESOLVE_DRAIN_OVER));
         }
         overdue
     }
@@ -122,10 +122,11 @@ impl Endpoint {
         self.has_rival.get()
     }
 
-    /// Whether its connections shall end: it has left the DNS for too long.
+    /// Why its connections are to end, if they are: it has left the DNS for too long, or the
+    /// operator has taken it down.
     #[must_use]
-    pub fn is_over(&self) -> bool {
-        self.is_over.get()
+    pub fn order(&self) -> Option<&'static Order> {
+        self.order.get()
     }
 
     /// Tells it from every other that lives; never 0.
@@ -210,9 +211,9 @@ mod tests {
         assert!(group.resolved(NAME, &[new], now).unwrap());
         assert_eq!(address(&pick(&group).ok().unwrap()), "10.0.0.2:1");
         assert!(group.overdue(now + DRAIN / 2).is_empty());
-        assert!(!lease.endpoint().is_over());
+        assert!(lease.endpoint().order().is_none());
         assert_eq!(group.overdue(now + DRAIN).len(), 1);
-        assert!(lease.endpoint().is_over());
+        assert!(lease.endpoint().order().is_some());
         assert!(group.overdue(now + DRAIN * 2).is_empty(), "told once");
     }
 
@@ -225,7 +226,7 @@ mod tests {
         assert!(group.resolved(NAME, &both[1..], now).unwrap());
         assert!(!group.resolved(NAME, &both, now + DRAIN / 2).unwrap());
         assert!(group.overdue(now + DRAIN * 2).is_empty());
-        assert!(!lease.endpoint().is_over());
+        assert!(lease.endpoint().order().is_none());
         let other = pick(&group).ok().unwrap();
         assert_eq!(address(&other), "10.0.0.2:1", "the other has one already");
         drop(lease);

@@ -105,7 +105,8 @@ impl Endpoint {
             member: Cell::new(None),
             found: self.found.clone(),
             has_rival: self.has_rival.clone(),
-            is_over: Cell::new(false),
+            order: Cell::new(None),
+            is_held: Cell::new(false),
         })
     }
 }
