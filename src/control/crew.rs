@@ -4,6 +4,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use super::metrics::WORKER_NAME;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// What a worker's thread reports.
@@ -50,7 +51,7 @@ impl Crew {
             tell(&notices, notice(worker, ended));
         };
         std::thread::Builder::new()
-            .name(format!("ringway-{worker}"))
+            .name(format!("{WORKER_NAME}{worker}"))
             .spawn(run)?;
         Ok(())
     }

@@ -6,6 +6,7 @@ mod board;
 mod crew;
 mod inherited;
 mod key_rings;
+mod metrics;
 pub mod notify;
 mod outside;
 mod prober;

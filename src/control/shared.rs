@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::prober::CHECKS_MAX;
 use crate::config::{DownstreamTls, ListenerPlan, Located, Plan, Trust, UpstreamPlan, UpstreamTls};
+use crate::observe::meters::PlanMeters;
 use crate::session::Access;
 use crate::sys::KtlsAbility;
 use crate::tls::{ClientTls, Digests, Files, KeyRing, MaterialError, ServerTls};
@@ -16,6 +17,7 @@ pub(super) fn first(
     (plan, files): (&Arc<Plan>, &Files),
     workers: usize,
     kernel_tls: Option<KtlsAbility>,
+    meters: PlanMeters,
 ) -> Result<Shared, MaterialError> {
     let before = Shared {
         generation: 0,
@@ -28,13 +30,14 @@ pub(super) fn first(
         access: Vec::new(),
         kernel_tls,
         digests: Digests::default(),
+        meters: PlanMeters::default(),
     };
     Succession {
         before: &before,
         files,
         digests: Digests::default(),
     }
-    .shared(plan, (0, workers))
+    .shared(plan, (0, workers), meters)
 }
 
 /// What cores are built from by the next plan. Whatever is the same in both is the same thing.
@@ -42,13 +45,14 @@ pub(super) fn next(
     before: &Shared,
     (plan, files): (&Arc<Plan>, &Files),
     workers: usize,
+    meters: PlanMeters,
 ) -> Result<Shared, MaterialError> {
     Succession {
         before,
         files,
         digests: files.digests(),
     }
-    .shared(plan, (before.generation + 1, workers))
+    .shared(plan, (before.generation + 1, workers), meters)
 }
 
 struct Succession<'a> {
@@ -63,6 +67,7 @@ impl Succession<'_> {
         &self,
         plan: &Arc<Plan>,
         (generation, workers): (u64, usize),
+        meters: PlanMeters,
     ) -> Result<Shared, MaterialError> {
         let key_rings: Vec<_> = plan
             .listeners
@@ -88,6 +93,7 @@ impl Succession<'_> {
             access: listeners.map(|it| self.access(it)).collect(),
             kernel_tls: self.before.kernel_tls,
             digests: self.files.digests(),
+            meters,
         })
     }
 

@@ -11,6 +11,7 @@ use super::admin::{Admin, Command, Commands, Reach, reach};
 use super::banner::Banner;
 use super::board::Board;
 use super::crew::{Crew, Notice, Restarts};
+use super::metrics::{InUse, Metrics};
 use super::outside::Outside;
 use super::reload::{Basis, Checked, FileWatch, LOOK_EVERY};
 use super::reports::{REPORTS_MAX, follow};
@@ -24,7 +25,7 @@ use crate::observe::SinkHandle;
 use crate::session::RunState;
 use crate::sys::{Activated, Nofile, Probe, probe, raise_nofile};
 use crate::tls::MaterialError;
-use crate::types::{CoreId, ListenerId};
+use crate::types::{CoreId, ListenerId, unix_now};
 use crate::worker::{Assignment, Driver, Reporter, Shared, mailbox, reports, work};
 
 /// What the command line adds to the plan.
@@ -73,6 +74,7 @@ pub struct Started {
     pub(super) context: Context,
     restarts: Restarts,
     pub(super) board: Board,
+    pub(super) metrics: Metrics,
     pub(super) signals: Signals,
     pub(super) sink: SinkHandle,
     pub(super) outside: Outside,
@@ -124,7 +126,9 @@ pub(crate) async fn start_with(
     let cpus = cpus(&plan.runtime.workers, &allowed_cpus())?;
     let wanted = descriptors(&plan, cpus.len());
     let _ = raise_nofile(wanted);
-    let shared = shared::first((&plan, &files), cpus.len(), probe.ktls.ok())?;
+    let metrics = Metrics::new(cpus.len(), driver == Driver::Epoll);
+    let meters = metrics.meters(&plan);
+    let shared = shared::first((&plan, &files), cpus.len(), probe.ktls.ok(), meters)?;
     let shared = Arc::new(shared);
     let (succession, mut inherited) = Succession::begin(&shared, options).await.map_err(system)?;
     let nofile = raise_nofile(wanted + 2 * inherited.count() as u64);
@@ -160,6 +164,7 @@ pub(crate) async fn start_with(
         context,
         restarts,
         board,
+        metrics,
         signals,
         sink,
         outside,
@@ -171,6 +176,7 @@ pub(crate) async fn start_with(
         reach,
         admin,
     };
+    started.tell_metrics();
     started.succeed().await?;
     started.watch_files();
     Ok(started)
@@ -244,6 +250,21 @@ impl Started {
     #[must_use]
     pub fn workers(&self) -> usize {
         self.context.cpus.len()
+    }
+
+    /// The plan in force is another.
+    pub(super) fn tell_metrics(&self) {
+        self.metrics.put(InUse {
+            plan: Arc::clone(&self.context.shared.plan),
+            since: unix_now(),
+            ends: self.basis.ends.clone(),
+            board: self.board.clone(),
+            log: self.sink.counts(),
+        });
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// No new connections any more.
@@ -379,6 +400,7 @@ impl Started {
         if !self.restarts.on_death(worker, std::time::Instant::now()) {
             return ControlFlow::Break(Err(format!("worker {worker} keeps dying: {why}")));
         }
+        self.metrics.on_restart(worker);
         tracing::error!("worker {worker} died with its connections: {why}; it is started again");
         match self.start_worker(worker) {
             Ok(()) => ControlFlow::Continue(()),

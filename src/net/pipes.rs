@@ -2,8 +2,11 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+
+use crate::observe::meters::CoreMeters;
 
 /// Asked of the kernel for each pipe. 1 MiB halves the cost of 64 KiB per byte, and is the most
 /// that an unprivileged user may have (/proc/sys/fs/pipe-max-size).
@@ -20,6 +23,7 @@ struct Shared {
     spare: RefCell<Vec<Ends>>,
     spare_max: Cell<usize>,
     refused: Cell<bool>,
+    meters: Arc<CoreMeters>,
 }
 
 #[derive(Debug)]
@@ -30,13 +34,14 @@ struct Ends {
 
 impl Pipes {
     #[must_use]
-    pub fn new(spare_max: usize) -> Self {
+    pub fn new(spare_max: usize, meters: Arc<CoreMeters>) -> Self {
         let spare = RefCell::default();
         Self {
             shared: Rc::new(Shared {
                 spare,
                 spare_max: Cell::new(spare_max),
                 refused: Cell::new(false),
+                meters,
             }),
         }
     }
@@ -55,7 +60,9 @@ impl Pipes {
         let kept = self.shared.spare.borrow_mut().pop();
         let ends = match kept {
             Some(ends) => ends,
-            None => self.open()?,
+            None => self
+                .open()
+                .inspect_err(|_| self.shared.meters.pipes_refused.add(1))?,
         };
         Ok(Pipe {
             ends: Some(ends),
@@ -67,13 +74,20 @@ impl Pipes {
     fn open(&self) -> io::Result<Ends> {
         let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
         // Past pipe-user-pages-soft an unprivileged user's pipes are small: slower, still correct.
-        if fcntl_setpipe_size(&write, PIPE_BYTES).is_err() && !self.shared.refused.replace(true) {
+        if fcntl_setpipe_size(&write, PIPE_BYTES).is_err() {
+            self.on_small();
+        }
+        Ok(Ends { read, write })
+    }
+
+    fn on_small(&self) {
+        self.shared.meters.pipes_small.add(1);
+        if !self.shared.refused.replace(true) {
             tracing::warn!(
                 "the kernel gives small pipes only, bulk plain traffic costs more: raise \
                  fs.pipe-user-pages-soft, or lower `pipes` in [runtime]"
             );
         }
-        Ok(Ends { read, write })
     }
 }
 

@@ -25,6 +25,15 @@ const QUEUE_MAX: usize = 1024;
 /// How long the end of the process waits for stderr to take the last events.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(1);
 
+/// Events that found no room, of the process.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Events dropped so far.
+#[must_use]
+pub fn dropped() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
+
 /// Keeps the events flowing to stderr: hold it to the end of `main`.
 #[must_use = "dropping it ends the events"]
 #[derive(Debug)]
@@ -175,6 +184,7 @@ impl io::Write for Queue {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
         if self.texts.try_send(Text::Event(text.into())).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
+            DROPPED.fetch_add(1, Ordering::Relaxed);
         }
         Ok(text.len())
     }

@@ -3,6 +3,8 @@
 pub mod events;
 mod format;
 mod line;
+pub mod meters;
+pub mod metrics;
 mod printer;
 mod record;
 #[cfg(test)]

@@ -66,7 +66,7 @@ pub(super) struct Flow<'a> {
     pub(super) source: Source<'a>,
     pub(super) sink: Sink<'a>,
     pub(super) tools: &'a Tools,
-    pub(super) seen: &'a Seen,
+    pub(super) seen: &'a Seen<'a>,
     pub(super) receiving: Receiving,
     /// Application data that was opened in the source's buffer and is not on its way yet.
     pub(super) opened: Parts,
@@ -114,7 +114,7 @@ impl<'a> Flow<'a> {
         source: Source<'a>,
         sink: Sink<'a>,
         tools: &'a Tools,
-        seen: &'a Seen,
+        seen: &'a Seen<'a>,
         carriage: [&Carriage; 2],
     ) -> Self {
         let [from, to] = carriage;

@@ -65,7 +65,7 @@ pub async fn relay(
     downstream: &mut Leg,
     upstream: &mut Leg,
     tools: &Tools,
-    seen: &Seen,
+    seen: &Seen<'_>,
     limits: Limits<'_>,
 ) -> RelayEnd {
     let (down_source, down_sink) = downstream.halves();
@@ -242,7 +242,7 @@ impl Limit<'_> {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        seen: &Seen,
+        seen: &Seen<'_>,
         sources: [(Direction, &Socket); 2],
     ) -> Option<Over> {
         let stuck = sources

@@ -4,11 +4,14 @@ use std::time::{Duration, Instant};
 use super::throttle::Throttles;
 use crate::config::Pace;
 use crate::net::CoarseInstant;
+use crate::observe::meters::Carried;
 use crate::observe::{Fallback, RelayPath};
 use crate::types::Direction;
 
 /// What a relay did so far, for the record and the idle time limit.
-pub struct Seen {
+pub struct Seen<'a> {
+    /// Counts while bytes flow: a connection may live for days.
+    carried: &'a Carried,
     pub bytes_up: Cell<u64>,
     pub bytes_down: Cell<u64>,
     pub path_up: Cell<RelayPath>,
@@ -27,11 +30,12 @@ pub struct Seen {
     throttles: Option<Box<Throttles>>,
 }
 
-impl Seen {
+impl<'a> Seen<'a> {
     #[must_use]
-    pub fn new(pace: Pace) -> Self {
+    pub fn new(pace: Pace, carried: &'a Carried) -> Self {
         let now = CoarseInstant::now();
         Self {
+            carried,
             bytes_up: Cell::new(0),
             bytes_down: Cell::new(0),
             path_up: Cell::default(),
@@ -69,6 +73,8 @@ impl Seen {
     pub(super) fn on_sent(&self, direction: Direction, bytes: usize) {
         let count = self.count(direction);
         count.set(count.get() + bytes as u64);
+        let path = self.path(direction).get();
+        self.carried.of(direction, path).add(bytes as u64);
         if bytes > 0 && direction == Direction::Down && self.first_byte.get().is_none() {
             self.first_byte.set(Some(Instant::now()));
         }
@@ -88,12 +94,16 @@ impl Seen {
     }
 
     pub(super) fn on_path(&self, direction: Direction, path: RelayPath) {
-        let place = match direction {
-            Direction::Up => &self.path_up,
-            Direction::Down => &self.path_down,
-        };
+        let place = self.path(direction);
         // A flow that has spliced may copy its last few bytes: it is a splice all the same.
         place.set(place.get().max(path));
+    }
+
+    fn path(&self, direction: Direction) -> &Cell<RelayPath> {
+        match direction {
+            Direction::Up => &self.path_up,
+            Direction::Down => &self.path_down,
+        }
     }
 
     /// The direction does not come to the path that was wanted; the first reason counts.

@@ -90,7 +90,7 @@ impl Throttle {
 
 /// Rests once. Nobody reads the source meanwhile, so it is looked after as one that is stuck; and
 /// who waits for its rate is not idle.
-pub(super) async fn rest(seen: &Seen, direction: Direction) {
+pub(super) async fn rest(seen: &Seen<'_>, direction: Direction) {
     let length = seen.rest(direction, CoarseInstant::now());
     seen.on_stuck(direction, true);
     sleep(length.min(REST_MAX)).await;

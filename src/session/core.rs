@@ -1,5 +1,6 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -8,6 +9,7 @@ use super::journal::Journal;
 use super::watch::Watch;
 use crate::config::{Carriage, PathChoice};
 use crate::net::{Buffers, Pipes};
+use crate::observe::meters::CoreMeters;
 use crate::observe::{Record, RecordSender};
 use crate::relay::Tools;
 use crate::sys::KtlsAbility;
@@ -22,6 +24,7 @@ pub struct Core {
     pub handshakes: HandshakesInFlight,
     /// Connections that one readiness event may accept before other work has its turn.
     pub accept_batch: Cell<usize>,
+    pub meters: Arc<CoreMeters>,
     /// What new connections are served by.
     generation: RefCell<Rc<Generation>>,
     journal: RefCell<Journal>,
@@ -37,6 +40,7 @@ pub struct Parts {
     pub generation: Generation,
     pub log: RecordSender,
     pub kernel_tls: Option<KtlsAbility>,
+    pub meters: Arc<CoreMeters>,
 }
 
 impl Core {
@@ -47,9 +51,10 @@ impl Core {
             generation,
             log,
             kernel_tls,
+            meters,
         } = parts;
         let plan = generation.plan();
-        let pipes = Pipes::new(plan.runtime.pipes_max);
+        let pipes = Pipes::new(plan.runtime.pipes_max, Arc::clone(&meters));
         let handshakes = HandshakesInFlight::new(plan.runtime.handshakes_max);
         let accept_batch = Cell::new(plan.runtime.accept_batch);
         let journal = Journal::new(log, &plan.log);
@@ -63,6 +68,7 @@ impl Core {
             watch: Watch::default(),
             handshakes,
             accept_batch,
+            meters,
             generation: RefCell::new(Rc::new(generation)),
             journal: RefCell::new(journal),
             flushing: Cell::new(false),
@@ -129,13 +135,18 @@ impl Core {
         (u64::from(self.id.0) << 48) | count
     }
 
+    fn count_live(&self, live: usize) {
+        self.live.set(live);
+        self.meters.live.set(live as u64);
+    }
+
     /// `connections_max`: of the listener, on all cores.
     pub(super) fn enter<'a>(
         &'a self,
         listener: &'a ListenerState,
         connections_max: usize,
     ) -> Entered<'a> {
-        self.live.set(self.live.get() + 1);
+        self.count_live(self.live.get() + 1);
         let total = listener.connections.fetch_add(1, Ordering::Relaxed) + 1;
         Entered {
             core: self,
@@ -155,7 +166,7 @@ pub(super) struct Entered<'a> {
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        self.core.live.set(self.core.live.get() - 1);
+        self.core.count_live(self.core.live.get() - 1);
         self.listener.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -8,6 +8,7 @@ use rustls::ServerConfig;
 use super::access::Access;
 use crate::config::Plan;
 use crate::observe::CorePlan;
+use crate::observe::meters::ListenerMeters;
 use crate::tls::ServerTls;
 use crate::types::{GroupId, ListenerId};
 use crate::upstream::Group;
@@ -28,6 +29,8 @@ pub struct ListenerState {
     pub connections: Arc<AtomicUsize>,
     /// Shared by all cores as well. `None`: every client is served.
     pub access: Option<Arc<Access>>,
+    /// This core's own.
+    pub meters: Arc<ListenerMeters>,
 }
 
 #[derive(Clone)]

@@ -108,7 +108,7 @@ async fn open(
     (socket, inbound): (&Socket, &mut Inbound),
 ) -> Result<Opening, End> {
     let plan = story.plan();
-    story.phase = Phase::ClientHello;
+    story.enter(Phase::ClientHello);
     let read = read_hello(
         socket,
         &core.tools.buffers,
@@ -278,7 +278,7 @@ async fn handshake(
         socket,
         mut inbound,
     } = greeting;
-    story.phase = Phase::DownstreamHandshake;
+    story.enter(Phase::DownstreamHandshake);
     let Some(_place) = core.handshakes.begin() else {
         socket.abort_on_close();
         return Err(over_limit(

@@ -27,7 +27,7 @@ pub(super) async fn read_header(
     plan: &ProxiedPlan,
     (socket, inbound): (&Socket, &mut Inbound),
 ) -> Result<Option<Box<ProxyHeader>>, End> {
-    story.phase = Phase::ProxyHeader;
+    story.enter(Phase::ProxyHeader);
     let read = if trusts(plan, &story.record().client) {
         let receive = receive(socket, &core.tools.buffers, inbound);
         let received = limit(seat, plan.timeout, receive).await;

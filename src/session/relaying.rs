@@ -36,7 +36,7 @@ pub(super) async fn relaying(
     mut legs: Box<Legs<'_>>,
 ) -> End {
     let listener = story.plan();
-    let seen = Seen::new(listener.pace);
+    let seen = Seen::new(listener.pace, &story.listening().meters.carried);
     let upstream = &story.group(legs.group).plan;
     let limits = Limits {
         listener,
@@ -88,7 +88,7 @@ pub(super) async fn relaying(
 
 /// A server that resets a connection which has carried nothing has not taken it. Once a byte of the
 /// client was sent the reset may be the client's doing: no stranger shall take servers out.
-fn blame(lease: &Lease<'_>, failure: &Failure, seen: &Seen) {
+fn blame(lease: &Lease<'_>, failure: &Failure, seen: &Seen<'_>) {
     let untouched = seen.bytes_up.get() == 0 && seen.bytes_down.get() == 0;
     if failure.side == Side::Upstream && failure.cause == Cause::Reset && untouched {
         lease.fails(|| "relay: reset before the first byte".to_owned());
@@ -100,7 +100,7 @@ fn expires_at(listener: &ListenerPlan, begun: Instant) -> Option<CoarseInstant> 
     Some(CoarseInstant::now().after(left))
 }
 
-fn note(story: &mut Story<'_>, seen: &Seen) {
+fn note(story: &mut Story<'_>, seen: &Seen<'_>) {
     let begun = story.begun();
     let record = story.record();
     record.bytes_up = seen.bytes_up.get();

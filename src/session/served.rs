@@ -15,7 +15,7 @@ pin_project! {
     pub(super) struct Served<'a, F> {
         seat: &'a Seat<'a>,
         lease: &'a Lease<'a>,
-        seen: &'a Seen,
+        seen: &'a Seen<'a>,
         #[pin]
         relay: F,
     }
@@ -26,7 +26,7 @@ pin_project! {
 pub(super) fn serve_while<'a, F: Future>(
     seat: &'a Seat<'a>,
     lease: &'a Lease<'a>,
-    seen: &'a Seen,
+    seen: &'a Seen<'a>,
     relay: F,
 ) -> Served<'a, F> {
     seat.note(|live| live.endpoint = Rc::downgrade(lease.endpoint()));

@@ -82,6 +82,7 @@ impl<'a> Story<'a> {
         let record = Record::begin(core.next_record_id(), core.id, (plan, listener), ends);
         let connections_max = generation.plan().listener(listener).connections_max;
         let listening = generation.listener(listener);
+        listening.meters.begin();
         seat.begin(Live::new(&record, generation));
         Self {
             seat,
@@ -101,6 +102,7 @@ impl<'a> Story<'a> {
     }
 
     pub(super) fn enter(&mut self, phase: Phase) {
+        self.listening().meters.turn(self.phase, phase);
         self.phase = phase;
         self.seat.note(|live| live.phase = phase);
     }
@@ -160,6 +162,13 @@ impl<'a> Story<'a> {
         self.begun
     }
 
+    /// Counts what came before the relay now: a connection may live for days.
+    fn settled(&self) {
+        if let Some(record) = &self.record {
+            self.listening().meters.settle(record);
+        }
+    }
+
     fn finish(mut self, end: End) {
         self.close(end);
     }
@@ -168,6 +177,8 @@ impl<'a> Story<'a> {
         if let Some(mut record) = self.record.take() {
             record.times.total = self.begun.elapsed();
             record.end = Some(end);
+            self.listening().meters.end(&record, self.phase);
+            self.entered.core.meters.end(&record);
             self.entered.core.send_record(record);
         }
     }
@@ -196,7 +207,8 @@ async fn run(core: &Core, seat: &Seat<'_>, story: &mut Story<'_>, socket: Socket
     // In a box of its own: a relay lives long, and should not carry what came before it.
     match Box::pin(settle(core, seat, story, socket)).await {
         Ok(legs) => {
-            story.phase = Phase::Relay;
+            story.enter(Phase::Relay);
+            story.settled();
             relaying(core, seat, story, legs).await
         }
         Err(end) => end,

@@ -15,6 +15,12 @@ pub fn monotonic_clock() -> Duration {
     clock(libc::CLOCK_MONOTONIC)
 }
 
+/// CPU time of all threads of the process.
+#[must_use]
+pub fn process_cpu_time() -> Duration {
+    clock(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
 /// By way of libc: rustix looks up functions of the vDSO that some kernels have not got (User-mode
 /// Linux has no getcpu there), and panics.
 fn clock(clock: libc::clockid_t) -> Duration {
@@ -24,7 +30,7 @@ fn clock(clock: libc::clockid_t) -> Duration {
     };
     // SAFETY: the kernel writes one timespec to where the pointer points.
     let result = unsafe { libc::clock_gettime(clock, &raw mut now) };
-    // Both clocks exist on every Linux that has io_uring.
+    // These clocks exist on every Linux that has io_uring.
     debug_assert_eq!(result, 0, "clock_gettime");
     let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
     Duration::new(now.tv_sec.unsigned_abs(), nanos)

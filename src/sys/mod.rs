@@ -12,7 +12,7 @@ mod rlimit;
 
 pub use activation::{Activated, take_activated};
 pub use bind::leave_port_to_connect;
-pub use clock::{coarse_clock, monotonic_clock};
+pub use clock::{coarse_clock, monotonic_clock, process_cpu_time};
 pub use fd::borrow_stream;
 pub use ktls::{
     KtlsAbility, KtlsCipher, KtlsHalf, KtlsKeys, KtlsReceived, KtlsSuite, ktls_attach,

@@ -156,7 +156,10 @@ pub async fn connect<'g>(
             Ok(lease) => lease,
             Err(end) => return Err(attempts.passed_over.pop().unwrap_or(end)),
         };
-        let refused = match attempt(request, &mut lease, &mut tried, attempts).await {
+        request.group.on_try(&lease);
+        let attempted = attempt(request, &mut lease, &mut tried, attempts).await;
+        request.group.on_tried(&lease, &attempted, attempts);
+        let refused = match attempted {
             Ok(reached) => {
                 lease.works();
                 return Ok(reached.connected(lease));

@@ -22,6 +22,7 @@ use super::roster::{Lack, Member, Places, Roster};
 use super::warm::WarmPool;
 use crate::config::{Balance, ServerAddress, UpstreamPlan};
 use crate::net::PeerAddress;
+use crate::observe::meters::GroupShare;
 use crate::tls::{self, ClientTls, MaterialError};
 use crate::types::{CoreId, GroupId, Order, ServerId};
 use holds::Held;
@@ -43,6 +44,7 @@ pub struct Group {
     /// It has no place in the plan in force: only connections that began with it are left.
     is_retired: Cell<bool>,
     pub(super) warm: WarmPool,
+    pub(super) meters: GroupShare,
     members: RefCell<Members>,
     /// What the operator has said of its servers.
     holds: RefCell<Vec<Held>>,
@@ -57,6 +59,8 @@ pub struct GroupParts {
     /// Shared by all cores.
     pub counts: Arc<ServerCounts>,
     pub tell: Tell,
+    /// This core's own.
+    pub meters: GroupShare,
 }
 
 /// Takes what this core has found out, and never waits.
@@ -121,6 +125,7 @@ impl Group {
             core,
             counts,
             tell,
+            meters,
         } = parts;
         let members = Members {
             endpoints: Vec::new(),
@@ -138,6 +143,7 @@ impl Group {
             tls,
             core,
             counts,
+            meters,
             members: RefCell::new(members),
             holds: RefCell::default(),
         };
@@ -232,7 +238,9 @@ impl Group {
             counts: &self.counts,
         };
         let member = roster.pick(now, draw, &tried, &places)?;
-        Ok(Lease::new(self, Rc::clone(&endpoints[member]), now))
+        let endpoint = Rc::clone(&endpoints[member]);
+        self.meters.server(endpoint.server).live.add(1);
+        Ok(Lease::new(self, endpoint, now))
     }
 
     /// A place at this very endpoint; `None`: it is gone, out, or full.
@@ -246,8 +254,11 @@ impl Group {
             endpoints,
             counts: &self.counts,
         };
-        let taken = roster.take(member, now, &places);
-        taken.then(|| Lease::new(self, Rc::clone(endpoint), now))
+        if !roster.take(member, now, &places) {
+            return None;
+        }
+        self.meters.server(endpoint.server).live.add(1);
+        Some(Lease::new(self, Rc::clone(endpoint), now))
     }
 
     pub(super) fn endpoints(&self) -> Vec<Rc<Endpoint>> {
@@ -275,6 +286,7 @@ impl Group {
 
     /// A connection to `endpoint` is over, or came to nothing.
     pub(super) fn release(&self, endpoint: &Endpoint) {
+        self.meters.server(endpoint.server).live.take(1);
         let has_room = self.counts.give_back(endpoint.server);
         if let Some(member) = endpoint.member.get() {
             self.members.borrow_mut().roster.release(member);
@@ -419,6 +431,7 @@ fn server_id(index: usize) -> ServerId {
 mod tests {
     use super::*;
     use crate::config::parse;
+    use crate::observe::meters::PlanMeters;
 
     /// One server by address, one by name with three times the weight, one by address.
     fn group(core: CoreId) -> Group {
@@ -429,7 +442,9 @@ mod tests {
         let plan = parse("x.toml", text).into_plan().unwrap();
         let upstream = plan.upstreams[0].clone();
         let tls = ClientTls::new(upstream.tls.as_ref().unwrap()).unwrap();
+        let meters = PlanMeters::unread(&plan, usize::from(core.0) + 1);
         Group::new(GroupParts {
+            meters: meters.group(core, GroupId(0)),
             id: GroupId(0),
             counts: Arc::new(ServerCounts::new(&upstream, 1)),
             plan: Arc::new(upstream),

@@ -12,6 +12,7 @@ mod race;
 mod roster;
 #[cfg(test)]
 mod simulation;
+mod tally;
 mod tries;
 mod warm;
 

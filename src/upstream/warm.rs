@@ -17,6 +17,7 @@ use super::lease::Lease;
 use super::tries::{TryLimits, in_words};
 use crate::net::{Buffers, Parts, ReceiveError};
 use crate::observe::LegTls;
+use crate::observe::meters::Discard;
 use crate::tls::{HandshakesInFlight, Opened, TlsLeg};
 use crate::types::{UnixSeconds, unix_now};
 
@@ -138,9 +139,10 @@ impl Group {
         loop {
             let mut warm = self.warm.take(endpoint)?;
             self.warm.ring();
-            let is_fit = warm.is_fit(request.buffers, self.plan.warm.idle);
+            let unfit = warm.unfit(request.buffers, self.plan.warm.idle);
             let lease = Lease::resume(self, Rc::clone(&warm.endpoint), warm.begun);
-            if is_fit {
+            let Some(why) = unfit else {
+                self.meters.group.warm.hand_out();
                 return Some(Handed {
                     lease,
                     age: warm.ready_at.elapsed(),
@@ -148,7 +150,8 @@ impl Group {
                     seen: warm.seen,
                     sni: warm.sni,
                 });
-            }
+            };
+            self.meters.group.warm.discard(why);
             warm.part();
         }
     }
@@ -163,12 +166,12 @@ impl Group {
                 None => self.warm.rung().await,
             }
         }
-        self.throw_away(|_| false);
+        self.throw_away(|_| Some(Discard::Drain));
     }
 
     /// Nobody will come for those that are ready: their places are given back now.
     pub(super) fn dismiss_warm(&self) {
-        self.throw_away(|_| false);
+        self.throw_away(|_| Some(Discard::Retired));
         std::mem::take(&mut *self.warm.idle.borrow_mut())
             .into_iter()
             .for_each(Waker::wake);
@@ -213,7 +216,9 @@ impl Group {
             keep_secrets: means.keep_secrets,
         };
         let mut attempts = Attempts::default();
+        self.on_try(&lease);
         let attempt = attempt(&request, &mut lease, &mut Vec::new(), &mut attempts).await;
+        self.on_tried(&lease, &attempt, &attempts);
         let failed = match attempt {
             Ok(reached) => match reached.finish().await {
                 Ok(()) => return self.put(lease, reached, attempts),
@@ -227,6 +232,7 @@ impl Group {
                 words
             }
         };
+        self.meters.group.warm.failed.add(1);
         tracing::debug!(group = self.plan.name, address = %endpoint.address, "not warm: {failed}");
         self.warm
             .with(endpoint, |shelf| shelf.on_failure(Instant::now()));
@@ -252,6 +258,7 @@ impl Group {
             (shelf.failures, shelf.retry_at) = (0, None);
             shelf.ready.push_back(warm);
         });
+        self.meters.group.warm.ready.add(1);
     }
 
     /// Throws away what is not fit any more, once in [`LOOK_EVERY`].
@@ -261,22 +268,22 @@ impl Group {
             return;
         }
         self.warm.looked_at.set(Some(Instant::now()));
-        self.throw_away(|warm| warm.is_fit(buffers, self.plan.warm.idle));
+        self.throw_away(|warm| warm.unfit(buffers, self.plan.warm.idle));
     }
 
-    fn throw_away(&self, mut stays: impl FnMut(&mut WarmConnection) -> bool) {
+    fn throw_away(&self, mut unfit_for: impl FnMut(&mut WarmConnection) -> Option<Discard>) {
         let mut unfit = Vec::new();
         self.warm.shelves.borrow_mut().retain(|_, shelf| {
             for mut warm in std::mem::take(&mut shelf.ready) {
-                if stays(&mut warm) {
-                    shelf.ready.push_back(warm);
-                } else {
-                    unfit.push(warm);
+                match unfit_for(&mut warm) {
+                    None => shelf.ready.push_back(warm),
+                    Some(why) => unfit.push((warm, why)),
                 }
             }
             shelf.under_way > 0 || shelf.endpoint.upgrade().is_some_and(|it| it.is_member())
         });
-        for warm in unfit {
+        for (warm, why) in unfit {
+            self.meters.group.warm.discard(why);
             drop(Lease::resume(self, Rc::clone(&warm.endpoint), warm.begun));
             warm.part();
         }
@@ -338,15 +345,22 @@ impl Drop for UnderWay<'_> {
 }
 
 impl WarmConnection {
-    /// Whether a client may get it: it is young enough, the server's certificate is still good, and
-    /// the server has neither spoken nor gone. Session tickets are taken on the way.
-    fn is_fit(&mut self, buffers: &Buffers, idle: Duration) -> bool {
+    /// Why a client may not get it; `None`: it is young enough, the server's certificate is still
+    /// good, and the server has neither spoken nor gone. Session tickets are taken on the way.
+    fn unfit(&mut self, buffers: &Buffers, idle: Duration) -> Option<Discard> {
         // Read first: a close with tickets unread would be a reset.
-        self.reached.is_silent(buffers)
-            && self.endpoint.is_member()
-            && !self.endpoint.is_held()
-            && self.ready_at.elapsed() < idle
-            && self.ends_at.is_none_or(|ends_at| unix_now() < ends_at)
+        if !self.reached.is_silent(buffers) {
+            Some(Discard::Ended)
+        } else if !self.endpoint.is_member() {
+            Some(Discard::Left)
+        } else if self.endpoint.is_held() {
+            Some(Discard::Held)
+        } else if self.ready_at.elapsed() >= idle {
+            Some(Discard::Idle)
+        } else {
+            let is_over = self.ends_at.is_some_and(|ends_at| unix_now() >= ends_at);
+            is_over.then_some(Discard::Certificate)
+        }
     }
 
     /// Says goodbye, so that the server does not take it for a fault.

@@ -93,10 +93,12 @@ pub(super) fn generation(
             known.unwrap_or_else(|| ListenerTls::new(Arc::clone(tls)))
         })
     });
-    let listeners = listeners
-        .zip(&shared.connections)
-        .zip(&shared.access)
-        .map(|((tls, connections), access)| ListenerState {
+    let listeners = (0..)
+        .map(ListenerId)
+        .zip(listeners)
+        .zip(shared.connections.iter().zip(&shared.access))
+        .map(|((id, tls), (connections, access))| ListenerState {
+            meters: shared.meters.listener(core, id),
             tls,
             connections: Arc::clone(connections),
             access: access.clone(),
@@ -120,6 +122,7 @@ pub(super) fn generation(
                 core,
                 counts: Arc::clone(counts),
                 tell: Rc::clone(tell),
+                meters: shared.meters.group(core, id),
             })
             .map(Rc::new)
         })

@@ -178,6 +178,7 @@ impl Acceptor {
     }
 
     fn on_exhausted(&self, error: &io::Error) -> Batch {
+        self.core.meters.accept_pauses.add(1);
         if !self.exhausted.replace(true) {
             tracing::error!(
                 core = %self.core.id, listener = %self.name(), %error,

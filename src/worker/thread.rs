@@ -16,6 +16,7 @@ use super::reports::Reporter;
 use crate::config::Plan;
 use crate::net::{Listening, PeerAddress};
 use crate::observe::RecordSender;
+use crate::observe::meters::PlanMeters;
 use crate::session::{Access, Core, Parts, RunState};
 use crate::sys::{KtlsAbility, RingFeatures, ring_builder};
 use crate::tls::{ClientTls, Digests, KeyRing, MaterialError, ServerTls};
@@ -43,6 +44,7 @@ pub struct Shared {
     pub kernel_tls: Option<KtlsAbility>,
     /// What the files held that TLS was made of.
     pub digests: Digests,
+    pub meters: PlanMeters,
 }
 
 /// What one core is given.
@@ -163,6 +165,7 @@ fn core(
         generation,
         log,
         kernel_tls: shared.kernel_tls,
+        meters: shared.meters.core(id),
     }))
 }
 
@@ -331,6 +334,7 @@ mod tests {
             access: vec![None, None],
             kernel_tls: None,
             digests: Digests::default(),
+            meters: PlanMeters::unread(plan, 1),
         }
     }
 

@@ -12,6 +12,7 @@ mod balance;
 mod config;
 mod fixture;
 mod handshake;
+mod meters;
 mod proto;
 mod record;
 mod tickets;

@@ -42,6 +42,11 @@ impl Answer {
         Self::new(StatusCode::OK, TEXT, text.into())
     }
 
+    /// A text of its own kind.
+    pub(super) fn page(kind: &'static str, text: String) -> Self {
+        Self::new(StatusCode::OK, kind, text.into_bytes())
+    }
+
     /// Says why not, and what to do.
     pub(super) fn refused(status: StatusCode, error: &str, cure: &str) -> Self {
         let refusal = Refusal { error, cure };

@@ -10,12 +10,16 @@ use super::model::LogLevel;
 use super::query::Query;
 use super::reach::{Command, Reach};
 use super::{connections, reload, servers, status};
+use crate::control::Started;
 use crate::observe::events;
+use crate::observe::metrics::Syntax;
 
 /// A request that has found its route.
 pub(super) struct Asked {
     /// Behind the `?`; empty: there is none.
     pub(super) query: String,
+    /// The header of this name; empty: there is none.
+    pub(super) accept: String,
     pub(super) peer: Peer,
     pub(super) reach: Reach,
 }
@@ -58,6 +62,7 @@ impl Route {
 const ROUTES: &[Route] = &[
     get("/", |_| Box::pin(ready(Ok(paths())))),
     get("/health", |asked| Box::pin(health(asked))),
+    get("/metrics", |asked| Box::pin(metrics(asked))),
     get("/status", |asked| Box::pin(status::status(asked))),
     get("/plan", |asked| Box::pin(status::plan(asked))),
     get("/connections", |asked| Box::pin(connections::list(asked))),
@@ -140,6 +145,13 @@ async fn health(asked: Asked) -> Result<Answer, Answer> {
         true => answer.with_status(StatusCode::SERVICE_UNAVAILABLE),
         false => answer,
     })
+}
+
+async fn metrics(asked: Asked) -> Result<Answer, Answer> {
+    let syntax = Syntax::accepted(&asked.accept);
+    let look = move |started: &mut Started| started.metrics().text(syntax);
+    let text = asked.reach.look(look).await?;
+    Ok(Answer::page(syntax.content_type(), text))
 }
 
 async fn drain(asked: Asked) -> Result<Answer, Answer> {

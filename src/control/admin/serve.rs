@@ -3,7 +3,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_bodies::{BodyExt as _, LengthLimitError, Limited};
+use hyper::HeaderMap;
 use hyper::body::Incoming;
+use hyper::header::ACCEPT;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, StatusCode};
@@ -106,8 +108,14 @@ async fn respond(request: Request<Incoming>, peer: Peer, reach: Reach) -> Answer
     }
     let asked = Asked {
         query: head.uri.query().unwrap_or_default().to_owned(),
+        accept: accept_header(&head.headers),
         peer,
         reach,
     };
     answer(&head.method, head.uri.path(), asked).await
+}
+
+fn accept_header(headers: &HeaderMap) -> String {
+    let accept = headers.get(ACCEPT).and_then(|it| it.to_str().ok());
+    accept.unwrap_or_default().to_owned()
 }

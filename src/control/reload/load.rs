@@ -28,7 +28,7 @@ pub(in crate::control) struct Basis {
     /// Every value that it works with.
     pub(in crate::control) effective: Vec<Effective>,
     /// When its certificates and lists end.
-    pub(super) ends: Vec<Ends>,
+    pub(in crate::control) ends: Vec<Ends>,
 }
 
 /// Opens the files that the configuration names, too, and tries what needs rights.

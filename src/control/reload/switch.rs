@@ -131,7 +131,8 @@ impl Started {
             keep_what_cannot_change(&self.context.shared.plan, &mut plan);
             let plan = Arc::new(plan);
             let before = &self.context.shared;
-            let shared = shared::next(before, (&plan, &files), self.workers())
+            let meters = self.metrics.meters(&plan);
+            let shared = shared::next(before, (&plan, &files), self.workers(), meters)
                 .map_err(|error| error.to_string())?;
             drop(files);
             let prepared = self.prepare(Arc::new(shared)).await?;
@@ -141,6 +142,7 @@ impl Started {
                 ..basis
             };
             let _ = self.basis.warn_of_ends();
+            self.tell_metrics();
         }
         self.watch_files();
         self.watch.complaint = None;

@@ -14,6 +14,7 @@ use tracing::subscriber::DefaultGuard;
 use super::*;
 use crate::config::parse;
 use crate::control::crew::RESTARTS_MAX;
+use crate::observe::metrics::Syntax;
 
 fn plan(server: &Address) -> Plan {
     let own = "[runtime]\nworkers = 1\n[log]\naccess = \"off\"\n";
@@ -81,9 +82,10 @@ fn a_worker_that_dies_is_started_again_on_its_sockets_and_both_are_logged() {
         panic!("a defect, on purpose");
     };
     let (stop, stopped) = oneshot::channel::<()>();
-    let ended = block_on(async {
+    let (ended, metrics) = block_on(async {
         let started = start_with(plan(echo.address()), Options::default(), Arc::new(body));
         let started = started.await.unwrap();
+        let metrics = started.metrics().clone();
         let (_, PeerAddress::Ip(address)) = started.addresses().remove(0) else {
             panic!("an IP address was bound");
         };
@@ -97,9 +99,14 @@ fn a_worker_that_dies_is_started_again_on_its_sockets_and_both_are_logged() {
         let stopped = async { drop(stopped.await) };
         let ended = started.run(stopped).await;
         client.join().unwrap();
-        ended
+        (ended, metrics)
     });
     assert_eq!(ended, Ok(()));
+    let text = metrics.text(Syntax::Prometheus);
+    assert!(
+        text.contains("\nringway_worker_restarts_total 1\n"),
+        "{text}"
+    );
     let words = [
         "worker 0 died with its connections: it panicked; it is started again",
         "worker 0 serves again",

@@ -54,6 +54,30 @@ struct Counters {
     failures: AtomicU64,
 }
 
+/// What the writer has done since it started, for any thread to read.
+#[derive(Debug, Clone, Default)]
+pub struct LogCounts(Arc<Counters>);
+
+impl LogCounts {
+    /// As [`SinkHandle::written`].
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.0.written.load(Ordering::Relaxed)
+    }
+
+    /// As [`SinkHandle::dropped`].
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.0.dropped.load(Ordering::Relaxed)
+    }
+
+    /// As [`SinkHandle::failures`].
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.0.failures.load(Ordering::Relaxed)
+    }
+}
+
 enum Command {
     Serve(Lane),
     Reopen,
@@ -114,6 +138,12 @@ impl SinkHandle {
         if let Some(writer) = &self.thread {
             writer.order(Command::Reopen);
         }
+    }
+
+    /// What the writer counts, for the metrics.
+    #[must_use]
+    pub fn counts(&self) -> LogCounts {
+        LogCounts(Arc::clone(&self.counters))
     }
 
     /// Lines written so far.

@@ -157,6 +157,7 @@ mod tests {
 
     use super::*;
     use crate::config::parse;
+    use crate::observe::meters::PlanMeters;
     use crate::types::{CoreId, GroupId};
     use crate::upstream::group::GroupParts;
     use crate::upstream::{Lack, ServerCounts};
@@ -172,7 +173,9 @@ mod tests {
              balance = \"least-connections\"\nresolve_drain = \"30s\"\n{keys}\n"
         );
         let plan = parse("x.toml", text).into_plan().unwrap();
+        let meters = PlanMeters::unread(&plan, 1);
         Group::new(GroupParts {
+            meters: meters.group(CoreId(0), GroupId(0)),
             id: GroupId(0),
             counts: Arc::new(ServerCounts::new(&plan.upstreams[0], 1)),
             plan: Arc::new(plan.upstreams[0].clone()),

@@ -18,6 +18,7 @@ pub mod haproxy;
 pub mod hello;
 mod lines;
 pub mod link;
+pub mod metrics;
 pub mod nginx;
 pub mod openssl;
 pub mod pattern;
@@ -38,6 +39,7 @@ pub mod witness;
 
 pub use bridge::{Bridge, Leg};
 pub use link::{Ending, Link};
+pub use metrics::Scrape;
 pub use peer::Peer;
 pub use pki::{Authority, Credential, House};
 pub use proxy::{Proxy, Ringway};
