@@ -360,6 +360,29 @@ fn a_server_that_is_drained_keeps_what_it_has_and_one_that_is_down_has_nothing()
 }
 
 #[test]
+fn a_server_that_is_held_stays_so_through_a_reload_and_old_connections_obey_too() {
+    let rig = Rig::start("");
+    let mut first = rig.client();
+    let address = rig.echo.address().to_string();
+    let hold = |state: &str| {
+        let target = format!("/server?upstream=back&server={address}&state={state}");
+        json(rig.post(&target, ""))["state"].clone()
+    };
+    assert_eq!(hold("drain"), "drained");
+    json(rig.post("/reload", ""));
+    until("no client is served", || rig.turned_away().then_some(()));
+    let status = json(rig.get("/status"));
+    assert_eq!(status["upstreams"][0]["servers"][0]["state"], "drained");
+    first.ping(b"it goes on");
+    assert_eq!(hold("down"), "taken_down");
+    assert_eq!(first.expect_end(), Ending::Reset);
+    assert_eq!(hold("up"), "up");
+    until("clients are served again", || {
+        (!rig.turned_away()).then_some(())
+    });
+}
+
+#[test]
 fn what_connections_find_of_a_server_is_told_with_its_reason() {
     let nobody = ClosedPort::new();
     let rig = Rig::start_to("", &nobody.address());
