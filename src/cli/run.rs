@@ -89,7 +89,7 @@ mod tests {
         let text = "[runtime]\nworkers = 1\n[log]\naccess = \"off\"\n".to_owned()
             + &front_to_back("", "", nobody.address());
         let plan = config::parse("x.toml", text).into_plan().unwrap();
-        let body = |_: &Shared, assignment: Assignment| {
+        let body = |_: Arc<Shared>, assignment: Assignment| {
             (assignment.on_ready)();
             Err("a defect, on purpose".to_owned())
         };

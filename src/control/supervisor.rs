@@ -102,14 +102,15 @@ pub(super) struct Context {
 }
 
 /// What a worker's thread runs; the words of an error say why it cannot begin or go on.
-pub(crate) type Body = Arc<dyn Fn(&Shared, Assignment) -> Result<(), String> + Send + Sync>;
+pub(crate) type Body = Arc<dyn Fn(Arc<Shared>, Assignment) -> Result<(), String> + Send + Sync>;
 
 /// Starts everything. Must be called within a tokio runtime (current thread).
 ///
 /// # Errors
 /// [`StartError`]; nothing is left running.
 pub async fn start(checked: impl Into<Checked>, options: Options) -> Result<Started, StartError> {
-    let body = |shared: &Shared, assignment| work(shared, assignment).map_err(|e| e.to_string());
+    let body =
+        |shared: Arc<Shared>, assignment| work(shared, assignment).map_err(|e| e.to_string());
     start_with(checked, options, Arc::new(body)).await
 }
 
@@ -323,7 +324,7 @@ impl Started {
                 log,
                 on_ready,
             };
-            body(&shared, assignment)
+            body(shared, assignment)
         })
     }
 

@@ -167,7 +167,7 @@ impl Acceptor {
     fn on_queue_empty(&self) {
         self.in_a_row.set(0);
         if self.exhausted.replace(false) {
-            tracing::info!(core = %self.core.id, listener = %self.name(), "accepting again");
+            tracing::info!(core = %self.core.id, listener = self.name(), "accepting again");
         }
     }
 
@@ -181,7 +181,7 @@ impl Acceptor {
         self.core.meters.accept_pauses.add(1);
         if !self.exhausted.replace(true) {
             tracing::error!(
-                core = %self.core.id, listener = %self.name(), %error,
+                core = %self.core.id, listener = self.name(), %error,
                 "cannot accept, clients wait in the kernel's queue: raise the limit of open files \
                  (LimitNOFILE=, ulimit -n), or lower max_connections"
             );

@@ -98,7 +98,7 @@ impl fmt::Display for WorkerError {
 ///
 /// # Errors
 /// [`WorkerError`]; the core served nothing.
-pub fn work(shared: &Shared, assignment: Assignment) -> Result<(), WorkerError> {
+pub fn work(shared: Arc<Shared>, assignment: Assignment) -> Result<(), WorkerError> {
     if let Some(cpu) = assignment.cpu
         && !core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
     {
@@ -119,7 +119,7 @@ pub fn work(shared: &Shared, assignment: Assignment) -> Result<(), WorkerError> 
     }
 }
 
-async fn run(shared: &Shared, assignment: Assignment) -> Result<(), WorkerError> {
+async fn run(shared: Arc<Shared>, assignment: Assignment) -> Result<(), WorkerError> {
     let Assignment {
         id,
         listen,
@@ -130,7 +130,9 @@ async fn run(shared: &Shared, assignment: Assignment) -> Result<(), WorkerError>
         ..
     } = assignment;
     let reporter = Rc::new(RefCell::new(reporter));
-    let core = core(shared, id, log, &reporter).map_err(WorkerError::Material)?;
+    let core = core(&shared, id, log, &reporter).map_err(WorkerError::Material)?;
+    // A plan that others follow is not kept for the thread's life.
+    drop(shared);
     let duty = Duty::new(Rc::new(core), reporter);
     for Listen {
         socket,
@@ -380,7 +382,7 @@ mod tests {
         let (shared, sender) = (defective(&plan), sink.sender());
         let worker = std::thread::spawn(move || {
             let assignment = assignment(listen, mailbox, sender);
-            work(&shared, assignment).is_ok()
+            work(Arc::new(shared), assignment).is_ok()
         });
 
         let mut before = Link::connect(&addresses[0]).unwrap();

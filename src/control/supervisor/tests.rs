@@ -73,7 +73,7 @@ fn a_worker_that_dies_is_started_again_on_its_sockets_and_both_are_logged() {
     let echo = Peer::plain().echo();
     let (lives, death) = (AtomicUsize::new(0), Arc::new(Barrier::new(2)));
     let killed = Arc::clone(&death);
-    let body = move |shared: &Shared, assignment: Assignment| {
+    let body = move |shared: Arc<Shared>, assignment: Assignment| {
         if lives.fetch_add(1, Ordering::SeqCst) > 0 {
             return work(shared, assignment).map_err(|error| error.to_string());
         }
@@ -120,7 +120,7 @@ fn a_worker_that_keeps_dying_ends_the_process() {
     let nobody = Peer::plain();
     let lives = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&lives);
-    let body = move |_: &Shared, assignment: Assignment| {
+    let body = move |_: Arc<Shared>, assignment: Assignment| {
         counted.fetch_add(1, Ordering::SeqCst);
         (assignment.on_ready)();
         Err("the ring is gone".to_owned())
@@ -200,7 +200,7 @@ fn a_worker_that_is_started_again_after_a_reload_serves_by_the_new_plan() {
     let file = folder.path().join("ringway.toml");
     put(&file, old.address(), "");
     let lives = AtomicUsize::new(0);
-    let body = move |shared: &Shared, assignment: Assignment| {
+    let body = move |shared: Arc<Shared>, assignment: Assignment| {
         if lives.fetch_add(1, Ordering::SeqCst) == 0 {
             return stub(assignment, Ok(()));
         }
@@ -233,7 +233,7 @@ fn a_core_that_cannot_prepare_leaves_the_plan_in_force() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ringway.toml");
     put(&file, old.address(), "");
-    let body = |_: &Shared, assignment: Assignment| stub(assignment, Err("no ring".to_owned()));
+    let body = |_: Arc<Shared>, assignment: Assignment| stub(assignment, Err("no ring".to_owned()));
     block_on(async {
         let started = start_with(checked(&file), Options::default(), Arc::new(body));
         let mut started = started.await.unwrap();
