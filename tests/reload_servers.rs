@@ -162,3 +162,26 @@ fn the_limit_of_a_server_counts_connections_of_the_plan_before() {
         (link.receive_some(&mut [0; 1]).ok() == Some(1)).then_some(())
     });
 }
+
+#[test]
+fn a_process_that_is_told_to_end_while_a_reload_waits_for_a_name_ends() {
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let echo = Peer::plain().echo();
+    let resolver = format!("resolver = \"{}\"", silent.local_addr().unwrap());
+    let mut proxy = ringway!()
+        .runtime(&resolver)
+        .start(&toml(&[echo.address()], ""));
+    let unknown = listener("front", "back", "", "")
+        + "[upstream.back]\nservers = [\"nobody.answers.example:1\"]\n";
+    proxy.write(&unknown);
+    proxy.signal(1);
+    let mut question = [0; 512];
+    silent.recv(&mut question).unwrap();
+    let mut link = Link::connect(proxy.address("front")).unwrap();
+    link.ping(b"meanwhile by the plan before");
+    drop(link);
+    proxy.signal(15);
+    proxy.wait_stderr(&["draining for"]);
+    proxy.wait_exit().expect_code(0);
+    assert!(proxy.stderr_lines("reloaded, generation").is_empty());
+}
