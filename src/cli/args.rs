@@ -1,16 +1,22 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
 
 use crate::control::Options;
 
 use super::ask::Socket;
 use super::operate::Operate;
 use super::reload::Process;
-use super::{check, demo, drain, explain, operate, reload, run};
+use super::{check, completions, demo, drain, explain, man, operate, reload, run};
 
 /// A TLS stream proxy for bare-metal Linux: one io_uring thread per core, rustls, TOML.
+///
+/// Ringway takes connections on TCP ports and unix sockets and passes their bytes on to groups of
+/// servers. It puts TLS and mutual TLS on either side or both. One TOML file says what it does;
+/// what cannot be proved, such as the certificate of a server, is refused unless that file says
+/// otherwise.
 #[derive(Parser)]
 #[command(name = "ringway", version)]
 struct Arguments {
@@ -21,7 +27,13 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Run the proxy until SIGTERM or SIGINT.
+    ///
+    /// Says everything that `ringway check` says and starts nothing where that is an error. Stays in
+    /// the foreground and writes lines about itself to stderr. The first SIGTERM or SIGINT drains:
+    /// no new connections, and `drain_timeout` for those that live. The second closes them at once.
     Run {
+        /// The configuration, a TOML file.
+        #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
         /// Run on epoll where io_uring is forbidden, instead of refusing to start.
         #[arg(long)]
@@ -32,9 +44,23 @@ enum Command {
         take_over: bool,
     },
     /// Say everything that is wrong or unsafe in a configuration and the files it names.
-    Check { file: PathBuf },
+    ///
+    /// Each finding has its place, the line itself, and what to do about it. Certificates, keys and
+    /// lists are opened: run it as the user that will run the proxy. One line of summary goes to
+    /// stdout, the findings to stderr.
+    Check {
+        /// The configuration, a TOML file.
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
     /// Show every effective value and where it comes from.
-    Explain { file: PathBuf },
+    ///
+    /// One line for each key: its value, and the line of the file or the default that it is from.
+    Explain {
+        /// The configuration, a TOML file.
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
     /// Let a running proxy end: no new connections, and drain_timeout for those that live.
     Drain {
         #[command(flatten)]
@@ -54,6 +80,8 @@ enum Command {
         files: Vec<PathBuf>,
     },
     /// Show the proxy at work on loopback with a throw-away PKI: TLS in, mutual TLS out.
+    ///
+    /// Needs no file and no rights. Afterwards it stays up and prints commands to try by hand.
     Demo {
         /// End after the show instead of staying up until Ctrl-C.
         #[arg(long)]
@@ -64,6 +92,20 @@ enum Command {
     },
     #[command(flatten)]
     Operate(Operate),
+    /// Print the completions for a shell.
+    ///
+    /// For bash: `ringway completions bash > ~/.local/share/bash-completion/completions/ringway`.
+    Completions {
+        /// The shell that will read them.
+        shell: Shell,
+    },
+    /// Print a man page.
+    ///
+    /// To read one that is not installed: `ringway man run | man -l -`.
+    Man {
+        /// The command that it is about; without one it is about all of them.
+        command: Vec<String>,
+    },
 }
 
 /// Runs the command of the process's arguments.
@@ -89,5 +131,13 @@ pub fn main() -> ExitCode {
         Command::Diff { socket, files } => reload::run_diff(&socket, &files),
         Command::Operate(command) => operate::run(&command),
         Command::Demo { once, allow_epoll } => demo::run(once, allow_epoll),
+        Command::Completions { shell } => completions::run(shell),
+        Command::Man { command } => man::run(&command),
     }
+}
+
+/// All commands and options as the process takes them, for what is made from them.
+#[must_use]
+pub fn command() -> clap::Command {
+    Arguments::command()
 }

@@ -3,19 +3,23 @@
 mod args;
 mod ask;
 pub mod check;
+pub mod completions;
 mod demo;
 mod drain;
 pub mod explain;
+pub mod man;
 mod operate;
 mod reload;
 mod run;
 
-pub use args::main;
+pub use args::{command, main};
 
 use std::io::{self, IsTerminal as _, Write as _};
 
 use crate::config::{Loaded, Paint};
 
+/// The command line is not understood; clap says so, too.
+pub const EXIT_COMMAND_LINE: u8 = 2;
 /// The configuration is refused: EX_USAGE of sysexits.h.
 pub const EXIT_REFUSED: u8 = 64;
 /// A defect of Ringway ended the process: EX_SOFTWARE.

@@ -1,6 +1,6 @@
 //! The proxy under test as a process: start, watch, signal, look into.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Read as _;
@@ -356,6 +356,22 @@ impl Proxy {
         results
             .filter_map(|(_, result)| result.parse().ok())
             .collect()
+    }
+
+    /// The names of the system calls of [`Ringway::traced`] so far.
+    ///
+    /// # Panics
+    /// When nothing is traced.
+    #[must_use]
+    pub fn traced_names(&self) -> BTreeSet<String> {
+        let trace = fs::read_to_string(&self.trace).expect("a trace");
+        let names = trace.lines().filter_map(|line| {
+            let (_, call) = line.split_once(' ')?;
+            let (name, _) = call.trim_start().split_once('(')?;
+            let is_name = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            is_name.then(|| name.to_owned())
+        });
+        names.collect()
     }
 
     /// The records so far: of the file, and of stderr where the access log goes there.

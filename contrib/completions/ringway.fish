@@ -1,0 +1,51 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_ringway_global_optspecs
+    string join \n h/help V/version
+end
+
+function __fish_ringway_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_ringway_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_ringway_using_subcommand
+    set -l cmd (__fish_ringway_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c ringway -n "__fish_ringway_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ringway -n "__fish_ringway_needs_command" -s V -l version -d 'Print version'
+complete -c ringway -n "__fish_ringway_needs_command" -f -a "run" -d 'Run the proxy until SIGTERM or SIGINT'
+complete -c ringway -n "__fish_ringway_needs_command" -f -a "check" -d 'Say everything that is wrong or unsafe in a configuration and the files it names'
+complete -c ringway -n "__fish_ringway_needs_command" -f -a "explain" -d 'Show every effective value and where it comes from'
+complete -c ringway -n "__fish_ringway_needs_command" -f -a "demo" -d 'Show the proxy at work on loopback with a throw-away PKI: TLS in, mutual TLS out'
+complete -c ringway -n "__fish_ringway_needs_command" -f -a "completions" -d 'Print the completions for a shell'
+complete -c ringway -n "__fish_ringway_needs_command" -f -a "man" -d 'Print a man page'
+complete -c ringway -n "__fish_ringway_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c ringway -n "__fish_ringway_using_subcommand run" -l allow-epoll -d 'Run on epoll where io_uring is forbidden, instead of refusing to start'
+complete -c ringway -n "__fish_ringway_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ringway -n "__fish_ringway_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ringway -n "__fish_ringway_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ringway -n "__fish_ringway_using_subcommand demo" -l once -d 'End after the show instead of staying up until Ctrl-C'
+complete -c ringway -n "__fish_ringway_using_subcommand demo" -l allow-epoll -d 'Run on epoll where io_uring is forbidden, instead of refusing to start'
+complete -c ringway -n "__fish_ringway_using_subcommand demo" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ringway -n "__fish_ringway_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ringway -n "__fish_ringway_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain demo completions man help" -f -a "run" -d 'Run the proxy until SIGTERM or SIGINT'
+complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain demo completions man help" -f -a "check" -d 'Say everything that is wrong or unsafe in a configuration and the files it names'
+complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain demo completions man help" -f -a "explain" -d 'Show every effective value and where it comes from'
+complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain demo completions man help" -f -a "demo" -d 'Show the proxy at work on loopback with a throw-away PKI: TLS in, mutual TLS out'
+complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain demo completions man help" -f -a "completions" -d 'Print the completions for a shell'
+complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain demo completions man help" -f -a "man" -d 'Print a man page'
+complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain demo completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
