@@ -17,7 +17,7 @@ use ringway_support::peer::Blackhole;
 use ringway_support::tls::{ClientTls, TLS12};
 use ringway_support::toml::{listener, upstream};
 use ringway_support::{
-    Bridge, Bystander, DEADLINE, Ending, House, Leg, Link, Peer, Record, ringway,
+    Bridge, Bystander, DEADLINE, Ending, House, Leg, Link, Peer, Proxy, Record, ringway,
 };
 
 /// 17 bytes that claim to be an encrypted record of application data, and decrypt to nothing.
@@ -447,7 +447,14 @@ fn a_clients_reset_while_the_server_shakes_hands_ends_the_connection() {
             "the server is let go, got {ending:?}"
         );
         bridge.settled(&mut witness);
+        expect_no_blame(&bridge.proxy, &record);
     }
+}
+
+/// That one fault of a server would have taken it out (`max_fails`, 1), and none did.
+fn expect_no_blame(proxy: &Proxy, record: &Record) {
+    assert_eq!(record.count("tries"), 1, "{record}");
+    assert_eq!(proxy.stderr_lines("server down"), [""; 0]);
 }
 
 const LONG_CONNECT: &str = "connect_timeout = \"50s\"\nnext_upstream_timeout = \"50s\"";
@@ -475,6 +482,7 @@ fn a_clients_reset_while_the_server_is_connected_ends_the_connection() {
             ("ended_by", "downstream"),
         ]);
         bystander.settled(&proxy);
+        expect_no_blame(&proxy, &record);
     }
 }
 

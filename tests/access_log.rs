@@ -9,11 +9,14 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::time::Duration;
 
 use ringway_support::bridge::LEGS;
+use ringway_support::hello::hello_of;
 use ringway_support::peer::ClosedPort;
 use ringway_support::tls::ClientTls;
 use ringway_support::toml::{front_to_back, listener, upstream};
+use ringway_support::wait::pause;
 use ringway_support::{Bridge, Bystander, House, Leg, Link, Peer, Proxy, ringway, until};
 
 /// In this order, as operators' tools may rely on.
@@ -200,6 +203,29 @@ fn a_json_line_tells_a_mutual_tls_connection_in_the_order_of_the_fields() {
     expect_time(record.text("time"));
     let log = proxy.access_log();
     expect_order(&log, json_keys(log.lines().next().unwrap()).into_iter());
+}
+
+#[test]
+fn the_wait_for_a_hello_is_told_apart_from_the_handshake() {
+    const WAIT: Duration = Duration::from_millis(200);
+    let bridge = Bridge::start(ringway!(), (Leg::Tls13, Leg::Plain), "");
+    let config = ClientTls::trusting(&bridge.house.ca).config();
+    let (connection, hello) = hello_of(&config, "localhost");
+    let mut link = Link::connect(bridge.proxy.address("front")).unwrap();
+    let (early, late) = hello.split_at(hello.len() / 2);
+    link.send_raw(early).unwrap();
+    pause(WAIT);
+    link.send_raw(late).unwrap();
+    link.use_tls(connection.into());
+    link.handshake().unwrap();
+    drop(bridge.peer.accept());
+    let _ = link.expect_end();
+    link.finish().unwrap();
+    let record = bridge.record(&link);
+    let [hello, handshake, total] =
+        ["client_hello_ms", "downstream_handshake_ms", "total_ms"].map(|it| record.number(it));
+    assert!(hello >= WAIT.as_secs_f64() * 1000.0, "{record}");
+    assert!(hello + handshake <= total, "{record}");
 }
 
 #[test]

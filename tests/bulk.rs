@@ -18,10 +18,10 @@ use std::time::{Duration, SystemTime};
 
 use ringway_support::bridge::{LEGS, LEGS_ALL_VERSIONS, Legs};
 use ringway_support::exchange::{Exchange, Finish};
-use ringway_support::hello::hello_of;
+use ringway_support::hello::{hello_of, oversized_hello};
 use ringway_support::link::Address;
 use ringway_support::pattern::Dice;
-use ringway_support::peer::{ClosedPort, Service};
+use ringway_support::peer::{Blackhole, ClosedPort, Service};
 use ringway_support::process::SPARE_PIPE_ENDS_MAX;
 use ringway_support::tls::{ClientTls, ServerTls};
 use ringway_support::toml::{listener, tls_path, upstream};
@@ -473,7 +473,10 @@ struct Servers {
     cutting: Service,
     unknown: Service,
     silent: Service,
+    plain: Service,
+    leaving: Service,
     closed: ClosedPort,
+    lost: Blackhole,
 }
 
 impl Servers {
@@ -492,13 +495,22 @@ impl Servers {
             }),
             unknown: Peer::tls(ServerTls::with(&stranger).config()).echo(),
             silent: Peer::plain().serve(|mut link| drop(link.receive_to_end())),
+            plain: Peer::plain().serve(|mut link| {
+                let _ = link.send(b"220 ready");
+                let _ = link.receive_to_end();
+            }),
+            leaving: Peer::plain().serve(|mut link| {
+                let _ = link.receive_some(&mut [0; 16_384]);
+            }),
             closed: ClosedPort::new(),
+            lost: Blackhole::new(),
         }
     }
 
     fn toml(&self, house: &House) -> String {
         let hasty = "client_hello_timeout = \"500ms\"\nhandshake_timeout = \"500ms\"\n\
                      idle_timeout = \"500ms\"\nupstream_handshake_timeout = \"500ms\"";
+        let patient = "connect_timeout = \"50s\"\nnext_upstream_timeout = \"50s\"";
         let tls = house.terminate();
         listener("edge", "echo", "", &tls)
             + &listener("hasty", "echo", hasty, &tls)
@@ -507,7 +519,10 @@ impl Servers {
             + &listener("cutting", "cutting", "", &tls)
             + &listener("unknown", "unknown", "", "")
             + &listener("silent", "silent", hasty, "")
+            + &listener("plain", "plain", "", "")
+            + &listener("leaving", "leaving", "", "")
             + &listener("closed", "closed", "", "")
+            + &listener("lost", "lost", patient, "")
             + &upstream("echo", &[self.echo.address()], "")
             + &upstream("resetting", &[self.resetting.address()], "")
             + &upstream(
@@ -525,7 +540,14 @@ impl Servers {
                 &[self.silent.address()],
                 &house.originate("silent"),
             )
+            + &upstream("plain", &[self.plain.address()], &house.originate("plain"))
+            + &upstream(
+                "leaving",
+                &[self.leaving.address()],
+                &house.originate("leaving"),
+            )
             + &upstream("closed", &[&self.closed.address()], "")
+            + &upstream("lost", &[self.lost.address()], "")
     }
 }
 
@@ -535,6 +557,8 @@ struct Clients<'a> {
     known: Arc<ClientConfig>,
     /// With a certificate that nobody here vouches for.
     stranger: Arc<ClientConfig>,
+    /// Which does not take the proxy's certificate.
+    wary: Arc<ClientConfig>,
     hello: Vec<u8>,
 }
 
@@ -548,6 +572,7 @@ impl<'a> Clients<'a> {
             hello: hello_of(&known, "localhost").1,
             known,
             stranger,
+            wary: ClientTls::trusting(&House::new().ca).config(),
         }
     }
 
@@ -597,8 +622,26 @@ fn faults_before_the_relay<'a>(clients: &'a Clients<'_>) -> Vec<Fault<'a>> {
         Fault::new(&["certificate_refused"], "downstream_handshake", || {
             clients.shake("guarded", &clients.stranger).ok()
         }),
+        Fault::new(&["protocol_error", "limit"], "client_hello", || {
+            Some(clients.plain("edge", &oversized_hello()))
+        }),
+        Fault::new(&["alert"], "downstream_handshake", || {
+            clients.shake("edge", &clients.wary).ok()
+        }),
         Fault::new(&["unreachable", "no_server"], "connect", || {
             Some(clients.plain("closed", b""))
+        }),
+        Fault::new(&["reset"], "connect", || {
+            clients.plain("lost", b"").reset();
+            None
+        }),
+        Fault::new(
+            &["protocol_error", "no_server"],
+            "upstream_handshake",
+            || Some(clients.plain("plain", b"hello")),
+        ),
+        Fault::new(&["closed", "no_server"], "upstream_handshake", || {
+            Some(clients.plain("leaving", b"hello"))
         }),
         Fault::new(
             &["certificate_refused", "no_server"],
