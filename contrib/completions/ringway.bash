@@ -25,6 +25,12 @@ _ringway() {
             ringway,demo)
                 cmd="ringway__subcmd__demo"
                 ;;
+            ringway,diff)
+                cmd="ringway__subcmd__diff"
+                ;;
+            ringway,drain)
+                cmd="ringway__subcmd__drain"
+                ;;
             ringway,explain)
                 cmd="ringway__subcmd__explain"
                 ;;
@@ -33,6 +39,9 @@ _ringway() {
                 ;;
             ringway,man)
                 cmd="ringway__subcmd__man"
+                ;;
+            ringway,reload)
+                cmd="ringway__subcmd__reload"
                 ;;
             ringway,run)
                 cmd="ringway__subcmd__run"
@@ -46,6 +55,12 @@ _ringway() {
             ringway__subcmd__help,demo)
                 cmd="ringway__subcmd__help__subcmd__demo"
                 ;;
+            ringway__subcmd__help,diff)
+                cmd="ringway__subcmd__help__subcmd__diff"
+                ;;
+            ringway__subcmd__help,drain)
+                cmd="ringway__subcmd__help__subcmd__drain"
+                ;;
             ringway__subcmd__help,explain)
                 cmd="ringway__subcmd__help__subcmd__explain"
                 ;;
@@ -54,6 +69,9 @@ _ringway() {
                 ;;
             ringway__subcmd__help,man)
                 cmd="ringway__subcmd__help__subcmd__man"
+                ;;
+            ringway__subcmd__help,reload)
+                cmd="ringway__subcmd__help__subcmd__reload"
                 ;;
             ringway__subcmd__help,run)
                 cmd="ringway__subcmd__help__subcmd__run"
@@ -65,7 +83,7 @@ _ringway() {
 
     case "${cmd}" in
         ringway)
-            opts="-h -V --help --version run check explain demo completions man help"
+            opts="-h -V --help --version run check explain drain reload diff demo completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -120,6 +138,42 @@ _ringway() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        ringway__subcmd__diff)
+            opts="-h --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ringway__subcmd__drain)
+            opts="-h --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         ringway__subcmd__explain)
             opts="-h --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -135,7 +189,7 @@ _ringway() {
             return 0
             ;;
         ringway__subcmd__help)
-            opts="run check explain demo completions man help"
+            opts="run check explain drain reload diff demo completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -177,6 +231,34 @@ _ringway() {
             return 0
             ;;
         ringway__subcmd__help__subcmd__demo)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ringway__subcmd__help__subcmd__diff)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ringway__subcmd__help__subcmd__drain)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -232,6 +314,20 @@ _ringway() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        ringway__subcmd__help__subcmd__reload)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         ringway__subcmd__help__subcmd__run)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -253,6 +349,28 @@ _ringway() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ringway__subcmd__reload)
+            opts="-h --socket --pid --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pid)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

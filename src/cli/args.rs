@@ -31,6 +31,7 @@ enum Command {
     /// Says everything that `ringway check` says and starts nothing where that is an error. Stays in
     /// the foreground and writes lines about itself to stderr. The first SIGTERM or SIGINT drains:
     /// no new connections, and `drain_timeout` for those that live. The second closes them at once.
+    /// SIGHUP has the configuration read anew, SIGUSR1 the access log opened anew.
     Run {
         /// The configuration, a TOML file.
         #[arg(value_hint = ValueHint::FilePath)]
