@@ -33,6 +33,13 @@ complete -c ringway -n "__fish_ringway_needs_command" -f -a "drain" -d 'Let a ru
 complete -c ringway -n "__fish_ringway_needs_command" -f -a "reload" -d 'Let a running proxy read its configuration anew; connections go on'
 complete -c ringway -n "__fish_ringway_needs_command" -f -a "diff" -d 'Say what a reload would change, and what needs a restart'
 complete -c ringway -n "__fish_ringway_needs_command" -f -a "demo" -d 'Show the proxy at work on loopback with a throw-away PKI: TLS in, mutual TLS out'
+complete -c ringway -n "__fish_ringway_needs_command" -f -a "status" -d 'Show how a running proxy is: listeners, upstreams, servers, cores'
+complete -c ringway -n "__fish_ringway_needs_command" -f -a "top" -d 'Watch a running proxy: handshakes, throughput, cores, servers'
+complete -c ringway -n "__fish_ringway_needs_command" -f -a "connections" -d 'List connections of a running proxy, the oldest first'
+complete -c ringway -n "__fish_ringway_needs_command" -f -a "close" -d 'Close connections of a running proxy: each that fits all that is given'
+complete -c ringway -n "__fish_ringway_needs_command" -f -a "server" -d 'Hold a server of a running proxy, or let it go'
+complete -c ringway -n "__fish_ringway_needs_command" -f -a "plan" -d 'Show every value that a running proxy works with, and where it comes from'
+complete -c ringway -n "__fish_ringway_needs_command" -f -a "log-level" -d 'Show or change the level of what a running proxy says on stderr'
 complete -c ringway -n "__fish_ringway_needs_command" -f -a "completions" -d 'Print the completions for a shell'
 complete -c ringway -n "__fish_ringway_needs_command" -f -a "man" -d 'Print a man page'
 complete -c ringway -n "__fish_ringway_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -51,15 +58,55 @@ complete -c ringway -n "__fish_ringway_using_subcommand diff" -s h -l help -d 'P
 complete -c ringway -n "__fish_ringway_using_subcommand demo" -l once -d 'End after the show instead of staying up until Ctrl-C'
 complete -c ringway -n "__fish_ringway_using_subcommand demo" -l allow-epoll -d 'Run on epoll where io_uring is forbidden, instead of refusing to start'
 complete -c ringway -n "__fish_ringway_using_subcommand demo" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ringway -n "__fish_ringway_using_subcommand status" -l socket -d 'The unix socket of the process\'s [admin] table' -r -F
+complete -c ringway -n "__fish_ringway_using_subcommand status" -l json -d 'The answer as it comes, for programs'
+complete -c ringway -n "__fish_ringway_using_subcommand status" -s h -l help -d 'Print help'
+complete -c ringway -n "__fish_ringway_using_subcommand top" -l socket -d 'The unix socket of the process\'s [admin] table' -r -F
+complete -c ringway -n "__fish_ringway_using_subcommand top" -l interval -d 'How often to look, and what rates are measured over' -r
+complete -c ringway -n "__fish_ringway_using_subcommand top" -l once -d 'Print one interval as lines and end, for scripts'
+complete -c ringway -n "__fish_ringway_using_subcommand top" -s h -l help -d 'Print help'
+complete -c ringway -n "__fish_ringway_using_subcommand connections" -l socket -d 'The unix socket of the process\'s [admin] table' -r -F
+complete -c ringway -n "__fish_ringway_using_subcommand connections" -l id -d 'The connection of this id, as the access log has it' -r
+complete -c ringway -n "__fish_ringway_using_subcommand connections" -l listener -d 'Of this listener' -r
+complete -c ringway -n "__fish_ringway_using_subcommand connections" -l upstream -d 'To this group of servers' -r
+complete -c ringway -n "__fish_ringway_using_subcommand connections" -l server -d 'Served by this server, as the configuration names it, or at this address' -r
+complete -c ringway -n "__fish_ringway_using_subcommand connections" -l source -d 'From this address or network' -r
+complete -c ringway -n "__fish_ringway_using_subcommand connections" -l min-age -d 'At least so old: "10m", "1d"' -r
+complete -c ringway -n "__fish_ringway_using_subcommand connections" -l limit -d 'How many to show' -r
+complete -c ringway -n "__fish_ringway_using_subcommand connections" -l json -d 'The answer as it comes, for programs'
+complete -c ringway -n "__fish_ringway_using_subcommand connections" -s h -l help -d 'Print help'
+complete -c ringway -n "__fish_ringway_using_subcommand close" -l socket -d 'The unix socket of the process\'s [admin] table' -r -F
+complete -c ringway -n "__fish_ringway_using_subcommand close" -l id -d 'The connection of this id, as the access log has it' -r
+complete -c ringway -n "__fish_ringway_using_subcommand close" -l listener -d 'Of this listener' -r
+complete -c ringway -n "__fish_ringway_using_subcommand close" -l upstream -d 'To this group of servers' -r
+complete -c ringway -n "__fish_ringway_using_subcommand close" -l server -d 'Served by this server, as the configuration names it, or at this address' -r
+complete -c ringway -n "__fish_ringway_using_subcommand close" -l source -d 'From this address or network' -r
+complete -c ringway -n "__fish_ringway_using_subcommand close" -l min-age -d 'At least so old: "10m", "1d"' -r
+complete -c ringway -n "__fish_ringway_using_subcommand close" -l all -d 'Every connection there is'
+complete -c ringway -n "__fish_ringway_using_subcommand close" -s h -l help -d 'Print help'
+complete -c ringway -n "__fish_ringway_using_subcommand server" -l socket -d 'The unix socket of the process\'s [admin] table' -r -F
+complete -c ringway -n "__fish_ringway_using_subcommand server" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ringway -n "__fish_ringway_using_subcommand plan" -l socket -d 'The unix socket of the process\'s [admin] table' -r -F
+complete -c ringway -n "__fish_ringway_using_subcommand plan" -l json -d 'Each value by itself, for programs'
+complete -c ringway -n "__fish_ringway_using_subcommand plan" -s h -l help -d 'Print help'
+complete -c ringway -n "__fish_ringway_using_subcommand log-level" -l socket -d 'The unix socket of the process\'s [admin] table' -r -F
+complete -c ringway -n "__fish_ringway_using_subcommand log-level" -s h -l help -d 'Print help'
 complete -c ringway -n "__fish_ringway_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c ringway -n "__fish_ringway_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain drain reload diff demo completions man help" -f -a "run" -d 'Run the proxy until SIGTERM or SIGINT'
-complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain drain reload diff demo completions man help" -f -a "check" -d 'Say everything that is wrong or unsafe in a configuration and the files it names'
-complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain drain reload diff demo completions man help" -f -a "explain" -d 'Show every effective value and where it comes from'
-complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain drain reload diff demo completions man help" -f -a "drain" -d 'Let a running proxy end: no new connections, and drain_timeout for those that live'
-complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain drain reload diff demo completions man help" -f -a "reload" -d 'Let a running proxy read its configuration anew; connections go on'
-complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain drain reload diff demo completions man help" -f -a "diff" -d 'Say what a reload would change, and what needs a restart'
-complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain drain reload diff demo completions man help" -f -a "demo" -d 'Show the proxy at work on loopback with a throw-away PKI: TLS in, mutual TLS out'
-complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain drain reload diff demo completions man help" -f -a "completions" -d 'Print the completions for a shell'
-complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain drain reload diff demo completions man help" -f -a "man" -d 'Print a man page'
-complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain drain reload diff demo completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain drain reload diff demo status top connections close server plan log-level completions man help" -f -a "run" -d 'Run the proxy until SIGTERM or SIGINT'
+complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain drain reload diff demo status top connections close server plan log-level completions man help" -f -a "check" -d 'Say everything that is wrong or unsafe in a configuration and the files it names'
+complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain drain reload diff demo status top connections close server plan log-level completions man help" -f -a "explain" -d 'Show every effective value and where it comes from'
+complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain drain reload diff demo status top connections close server plan log-level completions man help" -f -a "drain" -d 'Let a running proxy end: no new connections, and drain_timeout for those that live'
+complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain drain reload diff demo status top connections close server plan log-level completions man help" -f -a "reload" -d 'Let a running proxy read its configuration anew; connections go on'
+complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain drain reload diff demo status top connections close server plan log-level completions man help" -f -a "diff" -d 'Say what a reload would change, and what needs a restart'
+complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain drain reload diff demo status top connections close server plan log-level completions man help" -f -a "demo" -d 'Show the proxy at work on loopback with a throw-away PKI: TLS in, mutual TLS out'
+complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain drain reload diff demo status top connections close server plan log-level completions man help" -f -a "status" -d 'Show how a running proxy is: listeners, upstreams, servers, cores'
+complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain drain reload diff demo status top connections close server plan log-level completions man help" -f -a "top" -d 'Watch a running proxy: handshakes, throughput, cores, servers'
+complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain drain reload diff demo status top connections close server plan log-level completions man help" -f -a "connections" -d 'List connections of a running proxy, the oldest first'
+complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain drain reload diff demo status top connections close server plan log-level completions man help" -f -a "close" -d 'Close connections of a running proxy: each that fits all that is given'
+complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain drain reload diff demo status top connections close server plan log-level completions man help" -f -a "server" -d 'Hold a server of a running proxy, or let it go'
+complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain drain reload diff demo status top connections close server plan log-level completions man help" -f -a "plan" -d 'Show every value that a running proxy works with, and where it comes from'
+complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain drain reload diff demo status top connections close server plan log-level completions man help" -f -a "log-level" -d 'Show or change the level of what a running proxy says on stderr'
+complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain drain reload diff demo status top connections close server plan log-level completions man help" -f -a "completions" -d 'Print the completions for a shell'
+complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain drain reload diff demo status top connections close server plan log-level completions man help" -f -a "man" -d 'Print a man page'
+complete -c ringway -n "__fish_ringway_using_subcommand help; and not __fish_seen_subcommand_from run check explain drain reload diff demo status top connections close server plan log-level completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -65,6 +65,8 @@ pub(super) enum Operate {
         upstream: String,
         /// The server as the configuration names it, or one of its addresses.
         address: String,
+        /// What it shall do: `drain` gives it no new connections, `down` ends those it has, too, `up`
+        /// lets it go.
         state: ServerState,
         #[command(flatten)]
         socket: Socket,

@@ -104,6 +104,7 @@ mod tests {
 
     use super::*;
     use crate::config::parse;
+    use crate::observe::meters::PlanMeters;
     use crate::types::{CoreId, GroupId};
     use crate::upstream::group::{Asked, GroupParts};
     use crate::upstream::{Found, Lack, Lease, ServerCounts};
@@ -115,6 +116,7 @@ mod tests {
                     balance = \"least-connections\"\n";
         let plan = parse("x.toml", text).into_plan().unwrap();
         let group = Group::new(GroupParts {
+            meters: PlanMeters::unread(&plan, 1).group(CoreId(0), GroupId(0)),
             id: GroupId(0),
             counts: Arc::new(ServerCounts::new(&plan.upstreams[0], 1)),
             plan: Arc::new(plan.upstreams[0].clone()),
