@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::{EXIT_INTERNAL, EXIT_REFUSED, EXIT_SYSTEM, report};
 use crate::config;
-use crate::control::{Options, StartError, Started, examine, start};
+use crate::control::{Enclosure, Options, StartError, Started, examine, start};
 use crate::observe::events;
 use crate::sys::take_activated;
 
@@ -18,9 +18,7 @@ pub(super) fn run(path: &Path, mut options: Options) -> ExitCode {
     let Some(checked) = examined.checked(path) else {
         return ExitCode::from(EXIT_REFUSED);
     };
-    let Ok(_events) = events::init() else {
-        return ExitCode::from(EXIT_SYSTEM);
-    };
+    let (_events, held) = events::hold();
     std::panic::set_hook(Box::new(on_panic));
     match activated {
         Ok(activated) => options.activated = activated,
@@ -31,6 +29,10 @@ pub(super) fn run(path: &Path, mut options: Options) -> ExitCode {
         .build();
     match runtime {
         Ok(runtime) => runtime.block_on(async {
+            options.enclosure = Some(Enclosure {
+                file: path.to_owned(),
+                events: held,
+            });
             let started = start(checked, options).await;
             serve(started).await
         }),

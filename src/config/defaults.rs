@@ -6,6 +6,7 @@ mod limits;
 mod log;
 mod names;
 mod proxied;
+mod sandbox;
 mod servers;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ pub(super) use admin::*;
 pub(super) use checks::*;
 pub(super) use log::*;
 pub(super) use names::*;
+pub(super) use sandbox::*;
 pub(super) use servers::*;
 
 pub(super) use proxied::{

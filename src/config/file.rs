@@ -23,6 +23,7 @@ pub(super) struct FileRoot {
     pub(super) runtime: Option<Spanned<Table<RuntimeFile>>>,
     pub(super) log: Option<Spanned<Table<LogFile>>>,
     pub(super) admin: Option<Spanned<Table<AdminFile>>>,
+    pub(super) sandbox: Option<Spanned<Table<SandboxFile>>>,
     #[serde(default)]
     pub(super) listener: Vec<Spanned<Table<ListenerFile>>>,
     #[serde(default)]
@@ -41,6 +42,8 @@ pub(super) struct RuntimeFile {
     pub(super) resolver: Texts,
     pub(super) watch: Flag,
     pub(super) takeover: Text,
+    pub(super) user: Text,
+    pub(super) group: Text,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -61,6 +64,16 @@ pub(super) struct LogFile {
 pub(super) struct AdminFile {
     pub(super) listen: Texts,
     pub(super) mode: Text,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SandboxFile {
+    pub(super) no_new_privs: Flag,
+    pub(super) landlock: Flag,
+    pub(super) seccomp: Flag,
+    pub(super) core_dumps: Flag,
+    pub(super) read: Texts,
 }
 
 #[derive(Debug, Deserialize)]

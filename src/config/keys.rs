@@ -26,6 +26,7 @@ pub(super) const TABLES: &[Table] = &[
             key("runtime", ""),
             key("log", ""),
             key("admin", ""),
+            key("sandbox", ""),
             key("listener", ""),
             key("upstream", ""),
         ],
@@ -42,6 +43,18 @@ pub(super) const TABLES: &[Table] = &[
             key("resolver", "[\"10.0.0.53\", \"[2001:db8::53]:5353\"]"),
             key("watch", "false"),
             key("takeover", "\"unix:/run/ringway/takeover.sock\""),
+            key("user", "\"ringway\""),
+            key("group", "\"ringway\""),
+        ],
+    },
+    Table {
+        name: "sandbox",
+        keys: &[
+            key("no_new_privs", "true"),
+            key("landlock", "true"),
+            key("seccomp", "true"),
+            key("core_dumps", "false"),
+            key("read", "\"/etc/letsencrypt\""),
         ],
     },
     Table {

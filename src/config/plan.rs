@@ -6,6 +6,7 @@ mod admin;
 mod check;
 mod files;
 mod log;
+mod sandbox;
 mod tls;
 
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ pub use admin::AdminPlan;
 pub use check::{CheckKind, CheckPlan};
 pub use files::{FileKind, NamedFile};
 pub use log::{AccessLog, Facility, LogFormat, LogPlan, Piece, SyslogPlan};
+pub use sandbox::{AccountPlan, SandboxPlan};
 pub use tls::{
     CertificatePlan, CipherSuite, DownstreamTls, Group, IdentityPattern, KeyLogPlan, Resumption,
     TlsPolicy, TlsVersions, Trust, UpstreamAlpn, UpstreamTls, VerifyClient,
@@ -36,6 +38,7 @@ pub struct Plan {
     pub log: LogPlan,
     /// `None`: nothing listens for those who operate it.
     pub admin: Option<AdminPlan>,
+    pub sandbox: SandboxPlan,
     /// Indexed by [`ListenerId`].
     pub listeners: Vec<ListenerPlan>,
     /// Indexed by [`GroupId`].
@@ -92,6 +95,7 @@ pub struct RuntimePlan {
     pub watch: bool,
     /// The unix socket at which a new process asks this one for its sockets. `None`: none may.
     pub takeover: Option<PathBuf>,
+    pub account: AccountPlan,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 pub mod admin;
 mod banner;
 mod board;
+pub mod confine;
 mod crew;
 mod inherited;
 mod key_rings;
@@ -21,6 +22,7 @@ mod supervisor;
 mod takeover;
 mod watchdog;
 
+pub use confine::Enclosure;
 pub use reload::{Change, Changes, Checked, Examined, compare, examine};
 #[cfg(test)]
 pub(crate) use supervisor::start_with;

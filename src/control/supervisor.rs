@@ -10,6 +10,7 @@ use tokio::time::{Instant, interval_at, sleep_until};
 use super::admin::{Admin, Command, Commands, Reach, reach};
 use super::banner::Banner;
 use super::board::Board;
+use super::confine::{Confinement, Enclosure};
 use super::crew::{Crew, Notice, Restarts};
 use super::metrics::{InUse, Metrics};
 use super::outside::Outside;
@@ -37,6 +38,8 @@ pub struct Options {
     pub take_over: bool,
     /// Sockets that a service manager has opened.
     pub activated: Vec<Activated>,
+    /// `None`: the process keeps all its rights, as one that does more than this must.
+    pub enclosure: Option<Enclosure>,
 }
 
 /// Why the proxy does not start. The text says what, where, and what to do.
@@ -99,6 +102,7 @@ pub(super) struct Context {
     pub(super) sockets: Option<Sockets>,
     driver: Driver,
     cpus: Vec<Option<usize>>,
+    confinement: Option<Arc<Confinement>>,
 }
 
 /// What a worker's thread runs; the words of an error say why it cannot begin or go on.
@@ -117,7 +121,7 @@ pub async fn start(checked: impl Into<Checked>, options: Options) -> Result<Star
 /// [`start`] with another body for the workers' threads, say one that dies.
 pub(crate) async fn start_with(
     checked: impl Into<Checked>,
-    options: Options,
+    mut options: Options,
     body: Body,
 ) -> Result<Started, StartError> {
     let Checked { plan, files, basis } = checked.into();
@@ -131,14 +135,18 @@ pub(crate) async fn start_with(
     let meters = metrics.meters(&plan);
     let shared = shared::first((&plan, &files), cpus.len(), probe.ktls.ok(), meters)?;
     let shared = Arc::new(shared);
+    let enclosure = options.enclosure.take();
     let (succession, mut inherited) = Succession::begin(&shared, options).await.map_err(system)?;
     let nofile = raise_nofile(wanted + 2 * inherited.count() as u64);
     let sockets = Sockets::bind(&plan, cpus.len(), &mut inherited);
     let sockets = sockets.await.map_err(system)?;
     inherited.unclaimed().map_err(system)?;
+    let confinement = enclosure.map(|it| it.close(&plan)).transpose();
+    let confinement = confinement.map_err(system)?;
     let sink = SinkHandle::spawn(&plan.log).map_err(system)?;
     let signals = Signals::new().map_err(system)?;
     say_banner(&plan, &probe, (driver, &cpus), (nofile, &sockets));
+    confinement.iter().for_each(|it| it.say());
 
     let board = Board::default();
     board.begin(Arc::clone(&plan));
@@ -152,6 +160,7 @@ pub(crate) async fn start_with(
         sockets: Some(sockets),
         driver,
         cpus,
+        confinement,
     };
     let (reach, commands) = reach(&board);
     // A process that follows another has to wait for its addresses.
@@ -284,6 +293,12 @@ impl Started {
         counts.map(|it| it.load(Ordering::Relaxed)).collect()
     }
 
+    /// What the process has given up; `None`: nothing.
+    #[must_use]
+    pub fn confinement(&self) -> Option<&Confinement> {
+        self.context.confinement.as_deref()
+    }
+
     async fn start_workers(&mut self) -> Result<(), StartError> {
         for worker in 0..self.workers() {
             self.start_worker(worker).map_err(system)?;
@@ -313,7 +328,11 @@ impl Started {
         let log = self.sink.sender();
         let (driver, cpu) = (self.context.driver, self.context.cpus[worker]);
         let id = CoreId(u16::try_from(worker).unwrap_or(u16::MAX));
+        let confinement = self.context.confinement.clone();
         self.crew.start(worker, move |on_ready| {
+            if let Some(confinement) = confinement {
+                confinement.enter_worker().map_err(|it| it.to_string())?;
+            }
             let assignment = Assignment {
                 id,
                 cpu,

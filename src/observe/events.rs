@@ -43,15 +43,30 @@ pub struct Events {
     ended: Receiver<()>,
 }
 
+/// Events that wait in their queue. [`begin`](Self::begin), or dropping it, has them written.
+#[derive(Debug)]
+#[must_use = "dropping it begins the thread that writes"]
+pub struct HeldEvents {
+    writer: Option<EventWriter>,
+}
+
+#[derive(Debug)]
+struct EventWriter {
+    queued: Receiver<Text>,
+    dropped: Arc<AtomicU64>,
+    running: mpsc::Sender<()>,
+}
+
 /// Sends the process's events to stderr from here on. Later calls change nothing.
 ///
 /// A thread of its own writes them, so that a stalled terminal or pipe stops neither a core nor
-/// the shutdown.
-pub fn init() -> io::Result<Events> {
+/// the shutdown. It begins with the end of what is returned second: a thread that began before the
+/// process gave up its rights would keep them.
+pub fn hold() -> (Events, HeldEvents) {
     let asked = env::var(LEVEL_VARIABLE);
     let text = asked.clone().unwrap_or_else(|_| DEFAULT_FILTER.to_owned());
     let (filter, complaint) = filter(asked);
-    let events = Events::spawn(io::stderr())?;
+    let (events, writer) = Events::gather();
     let text = complaint
         .as_ref()
         .map_or(text, |_| DEFAULT_FILTER.to_owned());
@@ -72,7 +87,20 @@ pub fn init() -> io::Result<Events> {
     if let (Ok(()), Some(complaint)) = (installed, complaint) {
         tracing::warn!("{complaint}");
     }
-    Ok(events)
+    let writer = Some(writer);
+    (events, HeldEvents { writer })
+}
+
+impl HeldEvents {
+    /// Starts the thread that writes them.
+    pub fn begin(self) {}
+}
+
+impl Drop for HeldEvents {
+    fn drop(&mut self) {
+        // Where there is no thread to be had no worker starts either, and the exit code says so.
+        let _ = self.writer.take().map(|it| it.spawn(io::stderr()));
+    }
 }
 
 /// The level of the events of this process, once they are sent.
@@ -142,7 +170,7 @@ enum Text {
 }
 
 impl Events {
-    fn spawn(out: impl io::Write + Send + 'static) -> io::Result<Self> {
+    fn gather() -> (Self, EventWriter) {
         let (texts, queued) = mpsc::sync_channel(QUEUE_MAX);
         let (running, ended) = mpsc::channel();
         let dropped = Arc::new(AtomicU64::new(0));
@@ -150,13 +178,23 @@ impl Events {
             texts,
             dropped: dropped.clone(),
         };
-        thread::Builder::new()
-            .name("ringway-events".into())
-            .spawn(move || {
-                write_events(&queued, &dropped, out);
-                drop(running);
-            })?;
-        Ok(Self { queue, ended })
+        let writer = EventWriter {
+            queued,
+            dropped,
+            running,
+        };
+        (Self { queue, ended }, writer)
+    }
+}
+
+impl EventWriter {
+    fn spawn(self, out: impl io::Write + Send + 'static) -> io::Result<()> {
+        let write = move || {
+            write_events(&self.queued, &self.dropped, out);
+            drop(self.running);
+        };
+        let thread = thread::Builder::new().name("ringway-events".into());
+        thread.spawn(write).map(drop)
     }
 }
 
@@ -231,6 +269,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn events_wait_in_their_queue_until_the_thread_that_writes_begins() {
+        let (events, writer) = Events::gather();
+        let (release, stall) = mpsc::channel();
+        let (taken, texts) = mpsc::channel();
+        drop(release);
+        io::Write::write_all(&mut events.queue.make_writer(), b"early\n").unwrap();
+        let stalled = Stalled {
+            release: stall,
+            taken,
+        };
+        writer.spawn(stalled).unwrap();
+        drop(events);
+        assert_eq!(texts.iter().next().unwrap(), b"early\n");
+    }
+
+    #[test]
     fn without_the_variable_the_level_is_info() {
         let (filter, complaint) = filter(Err(VarError::NotPresent));
         assert_eq!(filter.max_level_hint(), Some(LevelFilter::INFO));
@@ -280,11 +334,12 @@ mod tests {
     fn a_stalled_reader_costs_events_that_are_counted_and_no_time() {
         let (release, stall) = mpsc::channel();
         let (taken, texts) = mpsc::channel();
-        let events = Events::spawn(Stalled {
+        let (events, writer) = Events::gather();
+        let stalled = Stalled {
             release: stall,
             taken,
-        })
-        .unwrap();
+        };
+        writer.spawn(stalled).unwrap();
         let mut writer = events.queue.make_writer();
         for _ in 0..QUEUE_MAX * 2 {
             io::Write::write_all(&mut writer, b"event\n").unwrap();
@@ -305,11 +360,12 @@ mod tests {
     fn the_end_of_the_process_does_not_wait_for_a_reader_that_never_comes() {
         let (_release, stall) = mpsc::channel();
         let (taken, _texts) = mpsc::channel();
-        let events = Events::spawn(Stalled {
+        let (events, writer) = Events::gather();
+        let stalled = Stalled {
             release: stall,
             taken,
-        })
-        .unwrap();
+        };
+        writer.spawn(stalled).unwrap();
         io::Write::write_all(&mut events.queue.make_writer(), b"event\n").unwrap();
         let begin = std::time::Instant::now();
         drop(events);

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::config::{
-    AccessLog, AccessPlan, Balance, BindAddress, Carriage, Facility, HealthPlan, ListenerPlan,
-    LocalAddress, Located, LogFormat, LogPlan, Pace, PathChoice, Place, Plan, ResolvePlan,
-    RuntimePlan, ServerAddress, ServerPlan, SocketOptions, Steering, SyslogPlan, Target,
-    UpstreamPlan, WarmPlan, Workers,
+    AccessLog, AccessPlan, AccountPlan, Balance, BindAddress, Carriage, Facility, HealthPlan,
+    ListenerPlan, LocalAddress, Located, LogFormat, LogPlan, Pace, PathChoice, Place, Plan,
+    ResolvePlan, RuntimePlan, SandboxPlan, ServerAddress, ServerPlan, SocketOptions, Steering,
+    SyslogPlan, Target, UpstreamPlan, WarmPlan, Workers,
 };
 use crate::observe::{
     Address, CorePlan, Fallback, LegTls, Proxied, Record, RelayPath, Times, UpstreamSeen,
@@ -28,7 +28,9 @@ pub(crate) fn plan(access: AccessLog, queue_max: usize) -> Arc<Plan> {
             resolver: Vec::new(),
             watch: false,
             takeover: None,
+            account: AccountPlan::default(),
         },
+        sandbox: SandboxPlan::default(),
         log: LogPlan {
             access,
             format: LogFormat::Json,

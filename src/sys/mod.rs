@@ -9,6 +9,7 @@ mod pair;
 mod probe;
 mod reuseport;
 mod rlimit;
+mod seccomp;
 
 pub use activation::{Activated, take_activated};
 pub use bind::leave_port_to_connect;
@@ -22,3 +23,4 @@ pub use ktls::{
 pub use probe::{Probe, RingFeatures, RingRefusal, probe, ring_builder};
 pub use reuseport::{steer_by_source, stop_steering};
 pub use rlimit::{Nofile, raise_nofile};
+pub use seccomp::restrict_calls;

@@ -141,7 +141,7 @@ impl ServerTls {
     pub fn with_key_log(&self, config: &ServerConfig) -> Option<Arc<ServerConfig>> {
         self.key_log.as_ref().map(|tap| {
             let mut config = config.clone();
-            config.key_log = Arc::clone(&tap.log);
+            config.key_log = tap.log();
             Arc::new(config)
         })
     }

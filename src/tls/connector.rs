@@ -129,7 +129,7 @@ impl ClientTls {
         }
         let logged = self.key_log.as_ref().map(|tap| {
             let mut config = config.clone();
-            config.key_log = Arc::clone(&tap.log);
+            config.key_log = tap.log();
             Arc::new(config)
         });
         Ok(Endpoint {

@@ -8,9 +8,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, PoisonError};
 use std::thread;
 
 use rustls::KeyLog;
@@ -28,12 +28,18 @@ const OTHERS: u32 = 0o077;
 #[derive(Debug)]
 pub(super) struct KeyTap {
     plan: KeyLogPlan,
-    pub(super) log: Arc<dyn KeyLog>,
+    log: Arc<dyn KeyLog>,
+    held: Held,
 }
 
+#[expect(
+    clippy::disallowed_types,
+    reason = "taken once for each configuration of a core, never per connection"
+)]
+type Held = std::sync::Mutex<Option<(Writer, Receiver<String>)>>;
+
 impl KeyTap {
-    /// Opens the file and starts the thread that writes it, which ends with the last configuration
-    /// that logs.
+    /// Opens the file.
     pub(super) fn open(plan: &KeyLogPlan) -> Result<Self, MaterialError> {
         let unusable = |error: &io::Error| {
             MaterialError::file(
@@ -52,14 +58,29 @@ impl KeyTap {
             dropped: Arc::clone(&dropped),
             is_failing: false,
         };
-        thread::Builder::new()
-            .name("ringway-keys".into())
-            .spawn(move || writer.run(&queued))
-            .map_err(|error| unusable(&error))?;
         Ok(Self {
             plan: plan.clone(),
             log: Arc::new(Tap { lines, dropped }),
+            held: Held::new(Some((writer, queued))),
         })
+    }
+
+    /// For a core's configuration. The first one starts the thread that writes, for by then the
+    /// process has given up the rights that a thread would keep; it ends with the last one.
+    pub(super) fn log(&self) -> Arc<dyn KeyLog> {
+        let held = self
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some((writer, queued)) = held {
+            let thread = thread::Builder::new().name("ringway-keys".into());
+            if let Err(error) = thread.spawn(move || writer.run(&queued)) {
+                let path = self.plan.file.value.display();
+                tracing::error!("key log {path}: its thread cannot be started: {error}");
+            }
+        }
+        Arc::clone(&self.log)
     }
 
     pub(super) fn plan(&self) -> &KeyLogPlan {
@@ -133,6 +154,7 @@ fn line(label: &str, client_random: &[u8], secret: &[u8]) -> String {
     line
 }
 
+#[derive(Debug)]
 struct Writer {
     path: PathBuf,
     file: File,
@@ -234,7 +256,7 @@ mod tests {
         let path = directory.path().join("keys");
         let tap = KeyTap::open(&plan(&path)).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & OTHERS, 0);
-        tap.log.log("A", &[1], &[2]);
+        tap.log().log("A", &[1], &[2]);
         let begun = std::time::Instant::now();
         while fs::read_to_string(&path).unwrap() != "A 01 02\n" {
             assert!(begun.elapsed().as_secs() < 20);

@@ -46,10 +46,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// `ringway demo`: builds the scene, shows it, and stays up unless it is for `once`.
 #[must_use]
 pub(super) fn run(once: bool, allow_epoll: bool) -> ExitCode {
-    let Ok(_events) = events::init() else {
-        return ExitCode::from(EXIT_SYSTEM);
-    };
+    let (_events, held) = events::hold();
+    held.begin();
     std::panic::set_hook(Box::new(run::on_panic));
+    // Its clients and servers live in this process, so it keeps its rights.
     let options = Options {
         allow_epoll,
         ..Options::default()

@@ -17,6 +17,7 @@ mod policy;
 mod proxied;
 mod routes;
 mod runtime;
+mod sandbox;
 mod scope;
 mod socket;
 mod upstream;
@@ -51,6 +52,7 @@ pub(super) fn resolve(
         runtime: runtime::runtime(desk, root.runtime),
         log: log::log(desk, root.log),
         admin: admin::admin(desk, root.admin),
+        sandbox: sandbox::sandbox(desk, root.sandbox),
         listeners: listener::listeners(desk, root.listener, &mut groups),
         upstreams: upstream::upstreams(desk, root.upstream),
     };

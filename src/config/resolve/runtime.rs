@@ -10,6 +10,7 @@ use crate::config::plan::{BindAddress, RuntimePlan, Workers};
 use crate::config::value::{Refusal, bind_address, cpu_list};
 
 use super::names::name_servers;
+use super::sandbox::account;
 use super::scope::{Desk, Scope, quoted};
 
 pub(super) fn runtime(
@@ -27,6 +28,7 @@ pub(super) fn runtime(
         resolver: name_servers(scope, &file.resolver),
         watch: scope.switch(&file.watch, &defaults::WATCH),
         takeover: takeover(scope, &file.takeover),
+        account: account(scope, &file),
     }
 }
 

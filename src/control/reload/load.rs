@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::diff::{Changes, Version, diff};
 use crate::config::{Effective, Loaded, Paint, Plan};
+use crate::control::confine::{self, Confinement};
 use crate::tls::{Digests, Ends, Files};
 use crate::{config, net, tls};
 
@@ -34,6 +35,11 @@ pub(in crate::control) struct Basis {
 /// Opens the files that the configuration names, too, and tries what needs rights.
 #[must_use]
 pub fn examine(mut loaded: Loaded) -> Examined {
+    loaded.inspect(confine::inspect);
+    open(loaded)
+}
+
+fn open(mut loaded: Loaded) -> Examined {
     let files = Files::default();
     loaded.inspect(|plan| tls::inspect(plan, &files));
     loaded.inspect(net::inspect);
@@ -88,12 +94,16 @@ impl Checked {
     }
 }
 
-/// Reads a configuration anew.
+/// Reads a configuration anew, in a process that has given up what `confinement` says.
 ///
 /// # Errors
-/// What `ringway check` says of it.
-pub(super) fn load(path: &Path) -> Result<Checked, String> {
-    let examined = examine(config::load(path));
+/// What `ringway check` says of it, and what this process cannot do any more.
+pub(super) fn load(path: &Path, confinement: Option<&Confinement>) -> Result<Checked, String> {
+    let mut loaded = config::load(path);
+    if let Some(confinement) = confinement {
+        loaded.inspect(|plan| confinement.inspect(plan));
+    }
+    let examined = open(loaded);
     let report = examined.loaded.report(Paint::Plain);
     examined.checked(path).ok_or(report)
 }

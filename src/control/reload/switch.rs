@@ -108,7 +108,7 @@ impl Started {
         let Some(file) = &self.basis.file else {
             return Err("it was not started from a file".to_owned());
         };
-        load(file)
+        load(file, self.confinement())
     }
 
     /// The service manager hears that it begins, and that it is over, whatever came of it.
@@ -302,6 +302,7 @@ fn keep_what_cannot_change(before: &Plan, plan: &mut Plan) {
         ..before.log.clone()
     };
     plan.admin.clone_from(&before.admin);
+    plan.sandbox.clone_from(&before.sandbox);
 }
 
 /// What workers answer to a letter.

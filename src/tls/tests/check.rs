@@ -2,10 +2,10 @@ use super::openssl;
 use super::pki::{Leaf, self_signed};
 use super::*;
 use crate::config::{
-    AccessLog, AccessPlan, Balance, Carriage, CertificatePlan, Diagnostic, HealthPlan, Keepalive,
-    ListenerPlan, LocalAddress, Pace, PathChoice, Plan, ResolvePlan, RuntimePlan, ServerAddress,
-    ServerPlan, Severity, SocketOptions, Steering, Target, Trust, UpstreamAlpn, UpstreamPlan,
-    UpstreamTls, WarmPlan, Workers,
+    AccessLog, AccessPlan, AccountPlan, Balance, Carriage, CertificatePlan, Diagnostic, HealthPlan,
+    Keepalive, ListenerPlan, LocalAddress, Pace, PathChoice, Plan, ResolvePlan, RuntimePlan,
+    SandboxPlan, ServerAddress, ServerPlan, Severity, SocketOptions, Steering, Target, Trust,
+    UpstreamAlpn, UpstreamPlan, UpstreamTls, WarmPlan, Workers,
 };
 use crate::tls::inspect::inspect_at;
 use crate::types::GroupId;
@@ -36,6 +36,10 @@ const RUNTIME: RuntimePlan = RuntimePlan {
     resolver: Vec::new(),
     watch: false,
     takeover: None,
+    account: AccountPlan {
+        user: None,
+        group: None,
+    },
 };
 
 fn plan(listener: Option<DownstreamTls>, upstream: Option<UpstreamTls>) -> Plan {
@@ -43,6 +47,7 @@ fn plan(listener: Option<DownstreamTls>, upstream: Option<UpstreamTls>) -> Plan 
     Plan {
         digest: String::new(),
         runtime: RUNTIME,
+        sandbox: SandboxPlan::default(),
         log: crate::observe::sample::plan(AccessLog::Off, 1).log.clone(),
         admin: None,
         listeners: vec![ListenerPlan {

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
@@ -252,9 +253,18 @@ impl Ringway {
             let access = self.access.as_ref().unwrap_or(&default);
             text += &format!("[log]\naccess = \"{access}\"\n{}", self.log);
         }
+        if !has("[sandbox]") && !is_root() {
+            // Else the kernel shows the proxy's files and memory to root alone.
+            text += "[sandbox]\ncore_dumps = true\n";
+        }
         let whole = text.clone() + toml;
         (text, whole)
     }
+}
+
+/// The kernel gives a process's folder to its user.
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|folder| folder.uid() == 0)
 }
 
 /// How a process ended.

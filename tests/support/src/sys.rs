@@ -65,6 +65,21 @@ pub fn unacknowledged_bytes(fd: RawFd) -> io::Result<usize> {
     }
 }
 
+/// Asks the kernel for a system call by its number, with no pointer among its arguments: to see
+/// whether it is allowed.
+///
+/// # Errors
+/// What the kernel answers.
+pub fn call(number: i64, arguments: [u32; 4]) -> io::Result<()> {
+    let [first, second, third, fourth] = arguments.map(libc::c_long::from);
+    // SAFETY: what is passed as an address is less than 4 GiB, where nothing is mapped for reading or
+    // writing in a 64-bit position-independent program, and a null pointer reaches no memory.
+    match unsafe { libc::syscall(number, first, second, third, fourth, -1, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
 /// Sends `signal` to the process that the caller started as `pid` and has not yet reaped.
 ///
 /// # Errors

@@ -1,0 +1,213 @@
+//! The proxy itself, with less and less rights, under traffic.
+
+use std::fs;
+use std::net::TcpListener;
+
+use ringway_support::tls::{ClientTls, ServerTls};
+use ringway_support::toml::{front_to_back, listener, upstream};
+use ringway_support::{Ending, House, Link, Peer, Proxy, ringway, until};
+
+use crate::scene::{folder_with_log, of_every_thread};
+use crate::{Needs, Test};
+
+pub(crate) const TESTS: &[Test] = &[
+    (
+        Needs::Root,
+        "it_serves_and_rotates_its_log_as_another_user",
+        serves_as_nobody,
+    ),
+    (
+        Needs::Root,
+        "for_low_ports_the_control_thread_keeps_one_capability_and_workers_none",
+        low_port,
+    ),
+    (
+        Needs::RawSockets,
+        "a_transparent_upstream_keeps_the_capability_for_it",
+        transparent,
+    ),
+    (
+        Needs::Root,
+        "a_log_that_the_user_cannot_write_is_refused_at_the_start",
+        log_of_another,
+    ),
+    (Needs::Nothing, "the_banner_says_what_is_given_up", banner),
+    (
+        Needs::Nothing,
+        "the_banner_says_what_is_not_given_up_and_by_which_key",
+        banner_off,
+    ),
+];
+
+const SIGTERM: i32 = 15;
+const SIGUSR1: i32 = 10;
+
+fn exchange(proxy: &Proxy, house: &House) {
+    let config = ClientTls::trusting(&house.ca).config();
+    let mut link = Link::connect_tls(proxy.address("front"), &config, "localhost").unwrap();
+    link.ping(&[7; 300_000]);
+    link.finish().unwrap();
+    assert_eq!(link.expect_end(), Ending::Clean);
+}
+
+fn serves_as_nobody() {
+    let house = House::new();
+    let echo = Peer::tls(ServerTls::with(&house.backend).config()).echo();
+    let (folder, log) = folder_with_log();
+    let path = log.join("access.log");
+    let toml = listener("front", "back", "", &house.terminate())
+        + &upstream("back", &[echo.address()], &house.originate("back"));
+    let mut proxy = ringway!()
+        .runtime("user = \"nobody\"")
+        .access(path.to_str().unwrap())
+        .start(&toml);
+    for (field, value) in [
+        ("NoNewPrivs", "1"),
+        ("Seccomp", "2"),
+        ("CapEff", "0000000000000000"),
+    ] {
+        for (thread, seen) in of_every_thread(proxy.pid(), field) {
+            assert_eq!(seen, value, "{field} of {thread}{}", proxy.story());
+        }
+    }
+    exchange(&proxy, &house);
+    let lines = |name: &str| {
+        fs::read_to_string(log.join(name))
+            .unwrap_or_default()
+            .lines()
+            .count()
+    };
+    until("a line of the access log", || {
+        (lines("access.log") == 1).then_some(())
+    });
+    fs::rename(&path, log.join("access.log.1")).unwrap();
+    proxy.signal(SIGUSR1);
+    until("a new file for the access log", || {
+        path.exists().then_some(())
+    });
+    exchange(&proxy, &house);
+    until("a line in the new file", || {
+        (lines("access.log") == 1).then_some(())
+    });
+    assert_eq!(lines("access.log.1"), 1);
+    proxy.signal(SIGTERM);
+    proxy.wait_exit().expect_code(0);
+    drop(folder);
+}
+
+/// The capabilities of the workers, and those of all other threads.
+fn capabilities(proxy: &Proxy) -> (Vec<u64>, Vec<u64>) {
+    let threads = of_every_thread(proxy.pid(), "CapEff");
+    let is_worker = |name: &str| {
+        name.strip_prefix("ringway-")
+            .is_some_and(|it| it.parse::<u16>().is_ok())
+    };
+    let (workers, others): (Vec<_>, Vec<_>) = threads.into_iter().partition(|it| is_worker(&it.0));
+    let numbers = |threads: Vec<(String, String)>| {
+        let number = |it: &(String, String)| u64::from_str_radix(&it.1, 16).unwrap();
+        threads.iter().map(number).collect()
+    };
+    (numbers(workers), numbers(others))
+}
+
+const CAP_NET_BIND_SERVICE: u64 = 1 << 10;
+const CAP_NET_RAW: u64 = 1 << 13;
+
+fn low_port() {
+    let echo = Peer::plain().echo();
+    // Free now; who takes it meanwhile makes the proxy refuse to start, and the test fail.
+    let port = (600..1024)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free low port");
+    let toml =
+        front_to_back("", "", echo.address()).replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
+    let mut proxy = ringway!()
+        .runtime("user = \"nobody\"")
+        .access("stderr")
+        .start(&toml);
+    proxy.wait_stderr(&["capabilities: cap_net_bind_service (ports below 1024)"]);
+    let (workers, others) = capabilities(&proxy);
+    assert_eq!(workers, [0, 0]);
+    assert!(
+        others.iter().all(|it| *it == CAP_NET_BIND_SERVICE),
+        "{others:?}"
+    );
+    Link::connect(proxy.address("front"))
+        .unwrap()
+        .ping(b"through a low port");
+    proxy.expect_alive();
+}
+
+fn transparent() {
+    let echo = Peer::plain().echo();
+    let toml = listener("front", "back", "", "")
+        + &upstream("back", &[echo.address()], "transparent = true");
+    let proxy = ringway!()
+        .runtime("user = \"nobody\"")
+        .access("stderr")
+        .start(&toml);
+    let (workers, others) = capabilities(&proxy);
+    assert_eq!(workers, [CAP_NET_RAW; 2]);
+    assert!(others.iter().all(|it| *it == CAP_NET_RAW), "{others:?}");
+    let mut link = Link::connect(proxy.address("front")).unwrap();
+    link.ping(b"from the client's own address");
+}
+
+fn log_of_another() {
+    let echo = Peer::plain().echo();
+    let (folder, _log) = folder_with_log();
+    let path = folder.path().join("access.log");
+    let exit = ringway!()
+        .runtime("user = \"nobody\"")
+        .access(path.to_str().unwrap())
+        .run_to_end(&front_to_back("", "", echo.address()));
+    exit.expect_code(71)
+        .expect_words(&["let ringway's user write there"]);
+}
+
+fn banner() {
+    let echo = Peer::plain().echo();
+    let proxy = ringway!().start(&front_to_back("", "", echo.address()));
+    for what in [
+        "no_new_privs: on",
+        "core dumps: off",
+        "seccomp: on (",
+        "user: ",
+    ] {
+        let line = proxy.stderr_line(what);
+        assert!(line.contains("INFO"), "{line}");
+    }
+    let line = proxy.stderr_line("Landlock: ");
+    match crate::scene::has_landlock() {
+        true => assert!(
+            line.contains("Landlock: on (ABI ") && line.contains("; writes /"),
+            "{line}"
+        ),
+        false => assert!(line.contains("WARN Landlock: NOT AVAILABLE: "), "{line}"),
+    }
+    let root = rustix::process::geteuid().is_root();
+    assert_eq!(
+        proxy.stderr_lines("WARN RUNNING AS ROOT").len(),
+        usize::from(root)
+    );
+}
+
+fn banner_off() {
+    let echo = Peer::plain().echo();
+    let toml = "[sandbox]\nno_new_privs = false\nlandlock = false\nseccomp = false\n\
+                core_dumps = true\n"
+        .to_owned()
+        + &front_to_back("", "", echo.address());
+    let proxy = ringway!().start(&toml);
+    for line in [
+        "no_new_privs: off (no_new_privs = false in [sandbox])",
+        "Landlock: off (landlock = false in [sandbox])",
+        "seccomp: off (seccomp = false in [sandbox])",
+        "core dumps: as the system has them",
+    ] {
+        let _ = proxy.stderr_line(line);
+    }
+    Link::connect(proxy.address("front"))
+        .unwrap()
+        .ping(b"unguarded");
+}
