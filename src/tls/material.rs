@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, TrustAnchor};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor};
 use rustls::sign::CertifiedKey;
 use webpki::{CertRevocationList, OwnedCertRevocationList};
 use x509_parser::prelude::FromDer as _;
@@ -16,6 +16,7 @@ use x509_parser::revocation_list::CertificateRevocationList;
 use zeroize::Zeroizing;
 
 use super::files::Files;
+use super::key_file::{SecretKey, first_key};
 use crate::config::{CertificatePlan, Diagnostic, Located, Severity, Trust};
 use crate::types::UnixSeconds;
 
@@ -145,7 +146,7 @@ pub(super) fn certificates(
 pub(super) fn private_key(
     files: &Files,
     file: &Located<PathBuf>,
-) -> Result<PrivateKeyDer<'static>, MaterialError> {
+) -> Result<SecretKey, MaterialError> {
     let bytes = read(files, file)?;
     if is_encrypted(&bytes) {
         let path = file.value.display();
@@ -153,9 +154,8 @@ pub(super) fn private_key(
             "decrypt it: `openssl pkey -in {path} -out {path}.plain`, readable by Ringway's user only"
         )));
     }
-    pem_sections::<PrivateKeyDer<'static>>(file, &bytes)?
-        .into_iter()
-        .next()
+    first_key(&bytes)
+        .map_err(|error| ill_formed(file, error.words()))?
         .ok_or_else(|| not_pem(file, &bytes, "no private key", "pkey"))
 }
 
@@ -303,14 +303,19 @@ fn is_successful_response(der: &[u8]) -> bool {
     der.get(header..header + 3) == Some(&[0x0a, 0x01, 0x00])
 }
 
-/// Name and secret of one of nginx's ticket key files.
+/// Name and secret of a ticket key.
+pub(super) type TicketSecret = ([u8; 16], Zeroizing<Vec<u8>>);
+
+/// Of one of nginx's ticket key files.
 pub(super) fn ticket_key(
     files: &Files,
     file: &Located<PathBuf>,
-) -> Result<([u8; 16], Vec<u8>), MaterialError> {
+) -> Result<TicketSecret, MaterialError> {
     let bytes = read(files, file)?;
     match bytes.split_first_chunk() {
-        Some((name, secret)) if matches!(bytes.len(), 48 | 80) => Ok((*name, secret.to_vec())),
+        Some((name, secret)) if matches!(bytes.len(), 48 | 80) => {
+            Ok((*name, Zeroizing::new(secret.to_vec())))
+        }
         _ => Err(MaterialError::file(
             file,
             format!(
@@ -341,10 +346,12 @@ fn pem_sections<T: PemObject>(
 ) -> Result<Vec<T>, MaterialError> {
     T::pem_slice_iter(bytes)
         .collect::<Result<_, _>>()
-        .map_err(|error| {
-            MaterialError::file(file, format!("not well-formed PEM: {error}"))
-                .with_cure("copy the file again, with its BEGIN and END lines")
-        })
+        .map_err(|error| ill_formed(file, error))
+}
+
+fn ill_formed(file: &Located<PathBuf>, error: impl fmt::Display) -> MaterialError {
+    MaterialError::file(file, format!("not well-formed PEM: {error}"))
+        .with_cure("copy the file again, with its BEGIN and END lines")
 }
 
 fn not_pem(file: &Located<PathBuf>, bytes: &[u8], what: &str, command: &str) -> MaterialError {

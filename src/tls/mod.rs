@@ -21,6 +21,7 @@ mod handshake;
 mod identity;
 mod in_flight;
 mod inspect;
+mod key_file;
 mod key_log;
 mod material;
 #[cfg(test)]

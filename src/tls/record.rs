@@ -10,6 +10,7 @@ use aws_lc_rs::aead::{
     AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
 };
 use rustls::ConnectionTrafficSecrets;
+use zeroize::Zeroizing;
 
 use crate::types::{Alert, TLS_PLAINTEXT_BYTES_MAX};
 
@@ -118,8 +119,9 @@ impl Shape {
 
 /// One direction's key, IV and sequence number.
 struct Keys {
+    /// aws-lc overwrites it when it frees it.
     key: LessSafeKey,
-    iv: [u8; 12],
+    iv: Zeroizing<[u8; 12]>,
     sequence: u64,
     shape: Shape,
     records_max: u64,
@@ -156,7 +158,7 @@ impl Keys {
         let key = UnboundKey::new(algorithm, key).map_err(|_| UnknownCipher)?;
         Ok(Self {
             key: LessSafeKey::new(key),
-            iv: iv.try_into().map_err(|_| UnknownCipher)?,
+            iv: Zeroizing::new(iv.try_into().map_err(|_| UnknownCipher)?),
             sequence,
             shape,
             records_max: if chacha { u64::MAX } else { GCM_RECORDS_MAX },
@@ -166,7 +168,7 @@ impl Keys {
     /// IV xor sequence number (RFC 8446 5.3, RFC 7905 2). For TLS 1.2 GCM too: the last eight
     /// bytes then are the explicit nonce, and never repeat under one key.
     fn nonce(&self) -> [u8; 12] {
-        let mut nonce = self.iv;
+        let mut nonce = *self.iv;
         for (byte, counter) in nonce[4..].iter_mut().zip(self.sequence.to_be_bytes()) {
             *byte ^= counter;
         }

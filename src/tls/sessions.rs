@@ -11,6 +11,7 @@ use rustls::NamedGroup;
 use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::pki_types::ServerName;
 use rustls::server::StoresServerSessions;
+use zeroize::Zeroizing;
 
 use super::bound::{Grant, SESSION_SECS_MAX};
 use super::tickets::{Clock, SESSION_BYTES_MAX};
@@ -63,7 +64,7 @@ impl ServerSessions {
             return None;
         }
         session.grant.carry_on();
-        Some(session.value.clone())
+        Some(session.value.to_vec())
     }
 }
 
@@ -74,6 +75,7 @@ impl StoresServerSessions for ServerSessions {
             None if !self.authenticates => Some(Grant::anonymous(now)),
             known => known,
         };
+        let value = Zeroizing::new(value);
         let Some(grant) = grant.filter(|_| value.len() <= SESSION_BYTES_MAX) else {
             return false;
         };
@@ -104,7 +106,8 @@ impl Drop for ServerSessions {
 
 struct Session {
     grant: Grant,
-    value: Vec<u8>,
+    /// Holds the session's secret.
+    value: Zeroizing<Vec<u8>>,
 }
 
 struct Slot {
@@ -315,18 +318,18 @@ mod tests {
             let key = vec![u8::try_from(random >> 24).unwrap() % 40];
             let session = Session {
                 grant: Grant::anonymous(1),
-                value: key.clone(),
+                value: Zeroizing::new(key.clone()),
             };
             match (random >> 8) % 4 {
                 0 | 1 => drop(table.insert(key, session, 16)),
                 2 => {
                     if let Some(found) = table.touch(&key) {
-                        assert_eq!(found.value, key);
+                        assert_eq!(*found.value, key);
                     }
                 }
                 _ => {
                     if let Some(found) = table.remove(&key) {
-                        assert_eq!(found.value, key);
+                        assert_eq!(*found.value, key);
                     }
                 }
             }

@@ -375,8 +375,8 @@ impl TicketKey {
         policy: &PolicyDigest,
         nonce: &[u8; NONCE_LEN],
         sealed: &[u8],
-    ) -> Option<Vec<u8>> {
-        let mut bytes = sealed.to_vec();
+    ) -> Option<Zeroizing<Vec<u8>>> {
+        let mut bytes = Zeroizing::new(sealed.to_vec());
         let nonce = Nonce::assume_unique_for_key(*nonce);
         let aad = self.associated_data(policy);
         let plain_bytes = self.aead.open_in_place(nonce, aad, &mut bytes).ok()?.len();
@@ -533,7 +533,7 @@ mod tests {
         });
         let (nonce, sealed) = ticket[NAME_BYTES..].split_first_chunk().unwrap();
         let opened = next.with_keys(1_070, |keys| keys.list[0].open(&policy, nonce, sealed));
-        assert_eq!(opened.unwrap(), b"session");
+        assert_eq!(*opened.unwrap(), b"session");
         // The first retires at 1,050 and the second was due at 1,110.
         assert_eq!(names(&next, 1_109), names_before);
         assert_eq!(names(&next, 1_110).len(), 3);
@@ -585,7 +585,7 @@ mod tests {
         let ticket = key(&[5; 64]).seal(&policy, b"session".to_vec()).unwrap();
         let (nonce, sealed) = ticket[NAME_BYTES..].split_first_chunk().unwrap();
         let opened = |secret: &[u8]| key(secret).open(&policy, nonce, sealed);
-        assert_eq!(opened(&[5; 64]).unwrap(), b"session");
+        assert_eq!(*opened(&[5; 64]).unwrap(), b"session");
         assert_eq!(opened(&[5; 32]), None);
         assert_eq!(key(&[5; 64]).open(&[8; 32], nonce, sealed), None);
     }

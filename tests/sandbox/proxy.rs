@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::FileExt as _;
 
+use ringway_support::pki::Leaf;
 use ringway_support::tls::{ClientTls, ServerTls};
 use ringway_support::toml::{front_to_back, listener, upstream};
 use ringway_support::{Ending, House, Link, Peer, Proxy, ringway, until};
@@ -30,6 +32,11 @@ pub(crate) const TESTS: &[Test] = &[
         Needs::Root,
         "a_log_that_the_user_cannot_write_is_refused_at_the_start",
         log_of_another,
+    ),
+    (
+        Needs::Root,
+        "no_text_of_a_key_file_is_left_in_its_memory",
+        memory,
     ),
     (Needs::Nothing, "the_banner_says_what_is_given_up", banner),
     (
@@ -163,6 +170,75 @@ fn log_of_another() {
         .run_to_end(&front_to_back("", "", echo.address()));
     exit.expect_code(71)
         .expect_words(&["let ringway's user write there"]);
+}
+
+/// Reads all that the process has in memory of its own.
+fn memory() {
+    let mut house = House::new();
+    // Large enough that what is freed is not soon written over by chance.
+    house.edge = house.ca.issue(&Leaf::server("localhost").rsa());
+    let folder = tempfile::tempdir().unwrap();
+    let ticket_key: Vec<u8> = (0..80).map(|at: u8| at.wrapping_mul(37) ^ 0x5a).collect();
+    let ticket_file = folder.path().join("ticket.key");
+    fs::write(&ticket_file, &ticket_key).unwrap();
+    let echo = Peer::plain().echo();
+    let tls = format!(
+        "{}session_ticket_keys = \"{}\"\n",
+        house.terminate(),
+        ticket_file.display()
+    );
+    let proxy = ringway!().start(&front_to_back("", &tls, echo.address()));
+    exchange(&proxy, &house);
+    let pem = fs::read_to_string(&house.edge.private_key).unwrap();
+    let key = house.edge.key_der();
+    // Of 2,048 bits in PKCS#8: behind the modulus.
+    let mut secrets = vec![
+        key.secret_der()[600..640].to_vec(),
+        ticket_key[16..].to_vec(),
+    ];
+    // The first line is the same in all keys, and the last may be short.
+    let lines = pem.lines().skip(2).filter(|line| line.len() == 64);
+    secrets.extend(lines.map(|line| line.as_bytes().to_vec()));
+    assert!(secrets.len() >= 4, "{pem}");
+    // What is there on purpose shows that the search finds what there is.
+    assert!(holds(proxy.pid(), &[house.edge.chain[0].as_ref().to_vec()]));
+    assert!(!holds(proxy.pid(), &secrets), "a key is left in memory");
+}
+
+/// Whether the memory of a process, but what it shares with files, holds one of `needles`.
+fn holds(pid: u32, needles: &[Vec<u8>]) -> bool {
+    const CHUNK: usize = 64 * 1024;
+    let memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let mut chunk = vec![0; CHUNK];
+    let zeros = vec![0; CHUNK];
+    let mut found = false;
+    for area in own_memory(pid) {
+        for at in area.step_by(CHUNK / 2) {
+            // Guard pages and the kernel's own cannot be read. What ends beyond the area is cut.
+            let bytes = memory.read_at(&mut chunk, at).unwrap_or(0);
+            let seen = &chunk[..bytes];
+            found |= *seen != zeros[..bytes]
+                && needles
+                    .iter()
+                    .any(|it| memchr::memmem::find(seen, it).is_some());
+        }
+    }
+    found
+}
+
+fn own_memory(pid: u32) -> Vec<std::ops::Range<u64>> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let anonymous = maps.lines().filter(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        fields[1].starts_with("rw") && fields[4] == "0"
+    });
+    let number = |text: &str| u64::from_str_radix(text, 16).unwrap();
+    anonymous
+        .map(|line| {
+            let (start, end) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
+            number(start)..number(end)
+        })
+        .collect()
 }
 
 fn banner() {

@@ -7,12 +7,15 @@
 use std::collections::BTreeMap;
 
 use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
-    SeccompFilter, SeccompRule, TargetArch,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
 };
 
 use super::State;
 use crate::sys::restrict_calls;
+
+/// Why a filter could not be compiled: a defect, or a processor that seccompiler does not know.
+type Unbuilt = Box<dyn std::error::Error>;
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
@@ -202,7 +205,7 @@ fn instruction(it: &seccompiler::sock_filter) -> libc::sock_filter {
 ///
 /// Two, because the C library must be told that there is no clone3(2), whose flags a filter cannot
 /// see: only then it makes threads by clone(2).
-fn programs() -> Result<([BpfProgram; 2], usize), BackendError> {
+fn programs() -> Result<([BpfProgram; 2], usize), Unbuilt> {
     let arch: TargetArch = std::env::consts::ARCH.try_into()?;
     let errno = |code: i32| SeccompAction::Errno(code.unsigned_abs());
     let mut allowed = rules()?;
@@ -214,7 +217,7 @@ fn programs() -> Result<([BpfProgram; 2], usize), BackendError> {
     Ok(([clone3.try_into()?, list.try_into()?], calls))
 }
 
-fn rules() -> Result<Rules, BackendError> {
+fn rules() -> Result<Rules, Unbuilt> {
     let whole = [TRAFFIC, PROCESS, FILES, OLDER].concat();
     let mut rules: Rules = whole.into_iter().map(|call| (call, Vec::new())).collect();
     rules.extend(bounded()?);
@@ -236,7 +239,7 @@ const PRCTLS: [libc::c_int; 5] = [
 const FAMILIES: [libc::c_int; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
 
 /// Calls that are allowed with some arguments only.
-fn bounded() -> Result<Rules, BackendError> {
+fn bounded() -> Result<Rules, Unbuilt> {
     let own = u64::from(std::process::id());
     let thread = flag(libc::CLONE_THREAD);
     let executable = flag(libc::PROT_EXEC);
@@ -259,23 +262,19 @@ fn flag(value: libc::c_int) -> u64 {
     u64::from(value.cast_unsigned())
 }
 
-fn masked(argument: u8, mask: u64, value: u64) -> Result<SeccompRule, BackendError> {
+fn masked(argument: u8, mask: u64, value: u64) -> Result<SeccompRule, Unbuilt> {
     rule(argument, SeccompCmpOp::MaskedEq(mask), value)
 }
 
-fn one_of<const N: usize>(
-    argument: u8,
-    values: [u64; N],
-) -> Result<Vec<SeccompRule>, BackendError> {
+fn one_of<const N: usize>(argument: u8, values: [u64; N]) -> Result<Vec<SeccompRule>, Unbuilt> {
     let equal = |value| rule(argument, SeccompCmpOp::Eq, value);
     values.into_iter().map(equal).collect()
 }
 
-fn rule(argument: u8, operation: SeccompCmpOp, value: u64) -> Result<SeccompRule, BackendError> {
+fn rule(argument: u8, operation: SeccompCmpOp, value: u64) -> Result<SeccompRule, Unbuilt> {
     let length = SeccompCmpArgLen::Dword;
-    SeccompRule::new(vec![SeccompCondition::new(
-        argument, length, operation, value,
-    )?])
+    let condition = SeccompCondition::new(argument, length, operation, value)?;
+    Ok(SeccompRule::new(vec![condition])?)
 }
 
 #[cfg(test)]
