@@ -62,7 +62,12 @@ fn serves_as_nobody() {
     let echo = Peer::tls(ServerTls::with(&house.backend).config()).echo();
     let (folder, log) = folder_with_log();
     let path = log.join("access.log");
-    let toml = listener("front", "back", "", &house.terminate())
+    let key_log = format!(
+        "key_log = \"{}\"\nkey_log_sources = \"127.0.0.1\"\n",
+        log.join("keys").display()
+    );
+    let tls = house.terminate() + &key_log;
+    let toml = listener("front", "back", "", &tls)
         + &upstream("back", &[echo.address()], &house.originate("back"));
     let mut proxy = ringway!()
         .runtime("user = \"nobody\"")
@@ -77,6 +82,9 @@ fn serves_as_nobody() {
             assert_eq!(seen, value, "{field} of {thread}{}", proxy.story());
         }
     }
+    let names = of_every_thread(proxy.pid(), "Name");
+    assert!(names.iter().any(|it| it.0 == "ringway-keys"), "{names:?}");
+    assert_eq!(proxy.stderr_lines("had begun before"), [""; 0]);
     exchange(&proxy, &house);
     let lines = |name: &str| {
         fs::read_to_string(log.join(name))
@@ -243,7 +251,9 @@ fn own_memory(pid: u32) -> Vec<std::ops::Range<u64>> {
 
 fn banner() {
     let echo = Peer::plain().echo();
-    let proxy = ringway!().start(&front_to_back("", "", echo.address()));
+    // Written down, for without it the tests of a user who is not root have them on.
+    let toml = "[sandbox]\ncore_dumps = false\n".to_owned();
+    let proxy = ringway!().start(&(toml + &front_to_back("", "", echo.address())));
     for what in [
         "no_new_privs: on",
         "core dumps: off",

@@ -224,8 +224,9 @@ fn rules() -> Result<Rules, Unbuilt> {
     Ok(rules)
 }
 
-/// ioctl(2) for sockets and pipes, and for asking what stderr is.
-const IOCTLS: [u64; 4] = [libc::FIONBIO, libc::FIONREAD, libc::TIOCOUTQ, libc::TCGETS];
+/// ioctl(2) for sockets and pipes, and for asking what stderr is: FIONBIO, FIONREAD, TIOCOUTQ and
+/// TCGETS (asm-generic/ioctls.h; libc's types for them differ between C libraries).
+const IOCTLS: [u64; 4] = [0x5421, 0x541b, 0x5411, 0x5401];
 
 /// Names of threads and of memory; what the process may see of itself.
 const PRCTLS: [libc::c_int; 5] = [
