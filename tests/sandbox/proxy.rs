@@ -38,6 +38,11 @@ pub(crate) const TESTS: &[Test] = &[
         "no_text_of_a_key_file_is_left_in_its_memory",
         memory,
     ),
+    (
+        Needs::Landlock,
+        "a_reload_that_names_a_file_elsewhere_is_refused_by_the_sandbox",
+        reload_elsewhere,
+    ),
     (Needs::Nothing, "the_banner_says_what_is_given_up", banner),
     (
         Needs::Nothing,
@@ -48,6 +53,7 @@ pub(crate) const TESTS: &[Test] = &[
 
 const SIGTERM: i32 = 15;
 const SIGUSR1: i32 = 10;
+const SIGHUP: i32 = 1;
 
 fn exchange(proxy: &Proxy, house: &House) {
     let config = ClientTls::trusting(&house.ca).config();
@@ -178,6 +184,26 @@ fn log_of_another() {
         .run_to_end(&front_to_back("", "", echo.address()));
     exit.expect_code(71)
         .expect_words(&["let ringway's user write there"]);
+}
+
+fn reload_elsewhere() {
+    let house = House::new();
+    let echo = Peer::plain().echo();
+    let toml = |tls: &str| front_to_back("", tls, echo.address());
+    let proxy = ringway!().start(&toml(&house.terminate()));
+    // Its files are in another folder.
+    let other = House::new();
+    proxy.write(&toml(&other.terminate()));
+    proxy.signal(SIGHUP);
+    proxy.wait_stderr(&["not reloaded, everything stays as it was"]);
+    proxy.wait_stderr(&["the sandbox forbids it to be read"]);
+    proxy.wait_stderr(&["restart ringway; or put the file beside those that it reads"]);
+    exchange(&proxy, &house);
+
+    proxy.write(&(toml(&house.terminate()) + "[sandbox]\nseccomp = false\n"));
+    proxy.signal(SIGHUP);
+    proxy.wait_stderr(&["sandbox.seccomp: true -> false: needs a restart, stays as it was"]);
+    exchange(&proxy, &house);
 }
 
 /// Reads all that the process has in memory of its own.
