@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use ringway_support::bridge::{LEGS, Legs};
 use ringway_support::hello::hello_of;
+use ringway_support::openssl::{Dialogue, SClient};
 use ringway_support::peer::Blackhole;
 use ringway_support::tls::{ClientTls, TLS12};
 use ringway_support::toml::{listener, upstream};
@@ -534,4 +535,63 @@ fn a_server_that_is_gone_is_a_refusal_in_the_connect_phase() {
     warm_up(&mut client, &mut server);
     drop((client, server));
     witness.is_alone(&proxy);
+}
+
+/// Ends the proxy's socket towards `peer` as an administrator does, with `ss --kill`: the kernel
+/// resets the connection and aborts the socket (ECONNABORTED). False: this kernel cannot.
+fn kill_socket(peer: &Link) -> bool {
+    let own = peer.socket().peer_addr().expect("a connection").as_socket();
+    let sport = own.expect("an IP address").port().to_string();
+    let dport = peer.local().port().to_string();
+    let output = std::process::Command::new("ss")
+        .args(["--kill", "--tcp", "--numeric", "--no-header"])
+        .args(["sport", "=", &sport, "and", "dport", "=", &dport])
+        .output()
+        .expect("ss (Debian package iproute2)");
+    String::from_utf8_lossy(&output.stdout).contains(&dport)
+}
+
+#[test]
+fn a_socket_that_an_administrator_kills_ends_its_connection_alone_and_as_an_abort() {
+    for legs in LEGS {
+        for downstream in [true, false] {
+            let bridge = Bridge::start(ringway!(), legs, "");
+            let mut witness = bridge.witness();
+            let (mut client, mut server) = bridge.pair();
+            warm_up(&mut client, &mut server);
+            let peer = if downstream { &client } else { &server };
+            if !kill_socket(peer) {
+                println!("SKIPPED: no CAP_NET_ADMIN, or a kernel without INET_DIAG_DESTROY");
+                return;
+            }
+            expect_abort(legs, legs.0, &client.expect_end());
+            expect_abort(legs, legs.1, &server.expect_end());
+            let record = bridge.record(&client);
+            let side = if downstream { "downstream" } else { "upstream" };
+            record.expect(&[("end", "reset"), ("phase", "relay"), ("ended_by", side)]);
+            record.expect_reason(&["connection abort"]);
+            bridge.settled(&mut witness);
+        }
+    }
+}
+
+#[test]
+fn a_client_that_is_killed_amid_its_connection_is_an_abort_for_the_server() {
+    let bridge = Bridge::start(ringway!(), (Leg::Tls13, Leg::Plain), "");
+    let mut witness = bridge.witness();
+    let front = bridge.proxy.address("front");
+    let mut client =
+        Dialogue::client(&SClient::to(front).verify(&bridge.house.ca.file(), "localhost"));
+    let mut server = bridge.peer.accept();
+    client.type_line("hello");
+    assert_eq!(server.receive(6), b"hello\n");
+    // SIGKILL: the kernel closes its socket, and nobody says close_notify.
+    drop(client);
+    expect_abort(bridge.legs, Leg::Plain, &server.expect_end());
+    let record = bridge.proxy.wait_record("the killed client", |record| {
+        record.text("listener") == "front"
+    });
+    record.expect(&[("phase", "relay"), ("ended_by", "downstream")]);
+    record.expect_end(&["truncated", "reset"], &["relay"]);
+    bridge.settled(&mut witness);
 }

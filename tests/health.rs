@@ -15,8 +15,9 @@ use std::thread;
 use std::time::Duration;
 
 use ringway_support::link::Address;
-use ringway_support::peer::{Blackhole, ClosedPort, Service};
-use ringway_support::pki::{Credential, Leaf};
+use ringway_support::peer::{Blackhole, ClosedPort};
+use ringway_support::pki::Leaf;
+use ringway_support::server::Server;
 use ringway_support::tls::ServerTls;
 use ringway_support::toml::listener;
 use ringway_support::wait::pause;
@@ -28,31 +29,6 @@ fn back(keys: &str, servers: &[&Address]) -> String {
         "[upstream.back]\n{keys}\nservers = [{}]\n",
         servers.join(", ")
     )
-}
-
-/// A server as a process of its own, that can be killed and stopped: TLS before an echo.
-struct Server {
-    process: Proxy,
-    address: Address,
-}
-
-impl Server {
-    /// Outgoing connections get no port of such an address, so that it stays free for the next life.
-    fn start(bind: &str, credential: &Credential, echo: &Service) -> Self {
-        let toml = format!(
-            "[[listener]]\nname = \"server\"\nbind = \"{bind}\"\nupstream = \"echo\"\n\
-             [listener.tls]\n{}[upstream.echo]\nservers = [\"{}\"]\n",
-            credential.toml(),
-            echo.address()
-        );
-        let process = ringway!().workers(1).start(&toml);
-        let address = process.address("server").clone();
-        Self { process, address }
-    }
-
-    fn again(&self, credential: &Credential, echo: &Service) -> Self {
-        Self::start(&self.address.to_string(), credential, echo)
-    }
 }
 
 /// Clients that come and go on threads of their own, until they are told to stop.
@@ -154,7 +130,14 @@ fn under_load_no_client_notices_a_server_that_is_killed_stalled_or_shows_a_wrong
     let house = House::new();
     let wrong = house.ca.issue(&Leaf::server("other.internal"));
     let echo = Peer::plain().echo();
-    let server = |last: u8| Server::start(&format!("127.9.0.{last}:0"), &house.backend, &echo);
+    let server = |last: u8| {
+        Server::start(
+            ringway!(),
+            &format!("127.9.0.{last}:0"),
+            &house.backend,
+            &echo,
+        )
+    };
     let sound = server(1);
     let mut killed = server(2);
     let stalled = server(3);
@@ -169,8 +152,7 @@ fn under_load_no_client_notices_a_server_that_is_killed_stalled_or_shows_a_wrong
     let load = Load::start(&proxy, 4);
     expect_even(&proxy, &load, &all);
 
-    killed.process.signal(libc::SIGKILL);
-    let _ = killed.process.wait_exit();
+    killed.kill();
     proxy.wait_stderr(&["server down"]);
     expect_even(&proxy, &load, &[all[0], all[2], all[3]]);
 
@@ -178,9 +160,8 @@ fn under_load_no_client_notices_a_server_that_is_killed_stalled_or_shows_a_wrong
     until("the stalled server is out", || {
         (proxy.stderr_lines("server down").len() >= 2).then_some(())
     });
-    false_one.process.signal(libc::SIGKILL);
-    let _ = false_one.process.wait_exit();
-    let false_again = false_one.again(&wrong, &echo);
+    false_one.kill();
+    let false_again = false_one.again(ringway!(), &wrong, &echo);
     until("the certificate was refused at a trial", || {
         let records = proxy.records();
         let refused = |it: &Record| it.reasons().contains("certificate_refused");
@@ -193,10 +174,10 @@ fn under_load_no_client_notices_a_server_that_is_killed_stalled_or_shows_a_wrong
     assert!(own.unwrap_or(0) >= 90, "{:?}", shares(&proxy, skip));
 
     // All come back, and have their shares.
-    killed = killed.again(&house.backend, &echo);
+    killed = killed.again(ringway!(), &house.backend, &echo);
     stalled.process.signal(libc::SIGCONT);
     drop(false_again);
-    false_one = false_one.again(&house.backend, &echo);
+    false_one = false_one.again(ringway!(), &house.backend, &echo);
     until("all are up again", || {
         let down = proxy.stderr_lines("server down").len();
         (proxy.stderr_lines("server up").len() == down).then_some(())

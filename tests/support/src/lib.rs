@@ -30,6 +30,7 @@ pub mod record;
 pub mod redis;
 pub mod reload;
 pub mod scenario;
+pub mod server;
 pub mod sys;
 pub mod tls;
 pub mod toml;

@@ -12,7 +12,7 @@ use crate::sys;
 use crate::wait::{DEADLINE, within};
 
 /// A missing program is a failure, not a reason to skip: these peers are what the test is about.
-pub const MISSING: &str = "a peer of this test is missing; cure: apt-get install openssl nginx libnginx-mod-stream haproxy curl strace redis-server systemd";
+pub const MISSING: &str = "a peer of this test is missing; cure: apt-get install openssl nginx libnginx-mod-stream haproxy curl strace redis-server systemd iproute2";
 
 /// `openssl s_server -rev`: it answers each line with the line reversed. One connection at a time.
 pub struct SServer {
