@@ -349,6 +349,25 @@ fn start(house: &House, servers: &[Server], echo: &Service) -> Proxy {
     ringway!().without_huge_pages().start(&toml)
 }
 
+/// What went wrong for clients, and the proxy's memory.
+fn run(scene: &Scene, operator: &mut Operator<'_>, length: Duration) -> (Vec<String>, Vec<u64>) {
+    thread::scope(|scope| {
+        let watch = scope.spawn(move || watch(scene));
+        let workers: Vec<_> = (0..)
+            .zip(Kind::ALL)
+            .map(|(seed, kind)| scope.spawn(move || work(scene, kind, seed)))
+            .collect();
+        let begun = Instant::now();
+        while begun.elapsed() < length {
+            operator.take_turn();
+            pause(Duration::from_millis(500));
+        }
+        scene.stop.store(true, Ordering::Relaxed);
+        let errors = workers.into_iter().flat_map(|it| it.join().unwrap());
+        (errors.collect(), watch.join().unwrap())
+    })
+}
+
 #[test]
 fn under_load_and_faults_memory_stays_flat_and_every_end_is_explained() {
     let seconds = std::env::var("RINGWAY_TEST_SOAK_SECONDS");
@@ -380,25 +399,7 @@ fn under_load_and_faults_memory_stays_flat_and_every_end_is_explained() {
         unexplained: Vec::new(),
         turns: 0,
     };
-    let (errors, memory) = thread::scope(|scope| {
-        let scene = &scene;
-        let watch = scope.spawn(move || watch(scene));
-        let workers: Vec<_> = (0..)
-            .zip(Kind::ALL)
-            .map(|(seed, kind)| scope.spawn(move || work(scene, kind, seed)))
-            .collect();
-        let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(seconds) {
-            operator.take_turn();
-            pause(Duration::from_millis(500));
-        }
-        scene.stop.store(true, Ordering::Relaxed);
-        let errors: Vec<String> = workers
-            .into_iter()
-            .flat_map(|it| it.join().unwrap())
-            .collect();
-        (errors, watch.join().unwrap())
-    });
+    let (errors, memory) = run(&scene, &mut operator, Duration::from_secs(seconds));
     scene.proxy.wait_no_more_files(files, 2 * 2 * 64);
     operator.rotate_log();
     let Operator {

@@ -2,8 +2,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
+use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
-use rustls::server::{NoServerSessionStorage, WantsServerCert};
+use rustls::server::NoServerSessionStorage;
 use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
 use rustls::{ConfigBuilder, ServerConfig, WantsVerifier};
@@ -28,6 +29,8 @@ use crate::types::unix_now;
 pub struct ServerTls {
     base: ServerConfig,
     certificates: Vec<CertifiedKey>,
+    /// `None`: clients are not asked for certificates.
+    pub(super) verifier: Option<Arc<ClientVerifier>>,
     allow: Vec<IdentityPattern>,
     /// `None`: no session IDs.
     cache: Option<CacheRules>,
@@ -82,8 +85,15 @@ impl ServerTls {
             .collect::<Result<Vec<_>, _>>()?;
         let clients = ClientRules::load(files, plan)?;
         let policy = clients.digest(plan, &certificates);
-        let mut base = with_clients(builder(plan, clock)?, plan, clients)
-            .with_cert_resolver(Arc::new(CertificateResolver::new(&certificates)));
+        let builder = builder(plan, clock)?;
+        let algorithms = builder.crypto_provider().signature_verification_algorithms;
+        let verifier = client_verifier(plan, clients, algorithms).map(Arc::new);
+        let builder = match &verifier {
+            Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
+            None => builder.with_no_client_auth(),
+        };
+        let mut base =
+            builder.with_cert_resolver(Arc::new(CertificateResolver::new(&certificates)));
         base.ignore_client_order = true;
         base.enable_secret_extraction = true;
         base.alpn_protocols.clone_from(&plan.alpn);
@@ -92,6 +102,7 @@ impl ServerTls {
         let mut tls = Self {
             base,
             certificates,
+            verifier,
             allow: patterns(plan),
             cache: None,
             key_log: None,
@@ -289,13 +300,13 @@ impl PolicyHash {
     }
 }
 
-fn with_clients(
-    builder: ConfigBuilder<ServerConfig, WantsVerifier>,
+fn client_verifier(
     plan: &DownstreamTls,
     clients: ClientRules,
-) -> ConfigBuilder<ServerConfig, WantsServerCert> {
+    algorithms: WebPkiSupportedAlgorithms,
+) -> Option<ClientVerifier> {
     let demand = match plan.verify_client {
-        VerifyClient::Off => return builder.with_no_client_auth(),
+        VerifyClient::Off => return None,
         VerifyClient::Optional => ClientDemand::Optional,
         VerifyClient::Required => ClientDemand::Required,
         VerifyClient::OptionalNoCa => ClientDemand::OptionalNoCa,
@@ -308,9 +319,9 @@ fn with_clients(
         lists_end,
         depth_max: plan.verify_depth,
         usage: KeyUsage::client_auth(),
-        algorithms: builder.crypto_provider().signature_verification_algorithms,
+        algorithms,
     };
-    builder.with_client_cert_verifier(Arc::new(ClientVerifier::new(rules, demand, patterns(plan))))
+    Some(ClientVerifier::new(rules, demand, patterns(plan)))
 }
 
 fn patterns(plan: &DownstreamTls) -> Vec<IdentityPattern> {

@@ -27,6 +27,7 @@ use crate::types::unix_now;
 #[derive(Debug)]
 pub struct ClientTls {
     base: ClientConfig,
+    pub(super) verifier: Arc<ServerVerifier>,
     server_name: Option<Located<String>>,
     verify: bool,
     alpn: UpstreamAlpn,
@@ -83,15 +84,15 @@ impl ClientTls {
     ) -> Result<Self, MaterialError> {
         let provider = policy::provider(&plan.policy);
         let algorithms = provider.signature_verification_algorithms;
-        let verifier = ServerVerifier {
+        let verifier = Arc::new(ServerVerifier {
             rules: chain_rules(files, plan, algorithms)?,
             algorithms,
-        };
+        });
         let builder = ClientConfig::builder_with_details(provider, Arc::new(RustlsTime(clock)))
             .with_protocol_versions(&policy::versions(plan.policy.versions))
             .map_err(|_| policy::unusable(&plan.policy))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier));
+            .with_custom_certificate_verifier(verifier.clone());
         let mut base = match &plan.client_certificate {
             Some(certificate) => builder.with_client_cert_resolver(Arc::new(
                 SingleCertAndKey::from(material::certified_key(files, certificate)?),
@@ -105,6 +106,7 @@ impl ClientTls {
         }
         let tls = Self {
             base,
+            verifier,
             server_name: plan.server_name.clone(),
             verify: plan.verify,
             alpn: plan.alpn.clone(),

@@ -120,6 +120,17 @@ pub(in crate::config) const SESSION: Bounds<Duration> = Bounds {
     max: secs(365 * DAY),
 };
 
+pub(in crate::config) const CLOSE_REVOKED: Optional = Optional {
+    key: "close_revoked",
+    why: "a certificate is judged at the handshake, and a session may outlive it",
+};
+
+/// A core looks four times in that long.
+pub(in crate::config) const REVOKED_CLOSED: Bounds<Duration> = Bounds {
+    min: secs(1),
+    max: secs(DAY),
+};
+
 /// At 500 bytes a line, 50 KB a second for each reason: no weapon, and more than a human reads.
 pub(in crate::config) const REFUSED: Setting<u32> = Setting {
     key: "refused",

@@ -18,6 +18,9 @@ pub struct DownstreamTls {
     /// Intermediates that may stand between client certificate and CA (nginx's sense).
     pub verify_depth: u32,
     pub crl: Option<Located<PathBuf>>,
+    /// A session whose certificate would no longer be taken ends within this time. `None`: it goes
+    /// on.
+    pub close_revoked: Option<Duration>,
     /// Empty: every verified certificate may pass.
     pub allow_identities: Vec<Located<IdentityPattern>>,
     pub policy: TlsPolicy,
@@ -128,6 +131,8 @@ pub struct UpstreamTls {
     /// Intermediates that may stand between the server's certificate and the CA.
     pub verify_depth: u32,
     pub crl: Option<Located<PathBuf>>,
+    /// As in [`DownstreamTls`].
+    pub close_revoked: Option<Duration>,
     /// SNI and the name that the certificate must have. `None`: the server's own host name or IP.
     pub server_name: Option<Located<String>>,
     pub policy: TlsPolicy,

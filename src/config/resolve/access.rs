@@ -137,14 +137,27 @@ fn byte_rate(scope: &mut Scope<'_, '_>, field: &Text, optional: &Optional) -> Op
 }
 
 fn session(scope: &mut Scope<'_, '_>, field: &Text) -> Option<Duration> {
-    let optional = &defaults::MAX_SESSION;
+    optional_duration(scope, field, &defaults::MAX_SESSION, &defaults::SESSION)
+}
+
+pub(super) fn close_revoked(scope: &mut Scope<'_, '_>, field: &Text) -> Option<Duration> {
+    let bounds = &defaults::REVOKED_CLOSED;
+    optional_duration(scope, field, &defaults::CLOSE_REVOKED, bounds)
+}
+
+fn optional_duration(
+    scope: &mut Scope<'_, '_>,
+    field: &Text,
+    optional: &Optional,
+    bounds: &Bounds<Duration>,
+) -> Option<Duration> {
     let Some(text) = field else {
         scope.note_none(optional);
         return None;
     };
     let show = |value: Duration| quoted(&show_duration(value));
     let read = duration(text.get_ref());
-    let value = bounded(scope, optional.key, read, (text, &defaults::SESSION, show))?;
+    let value = bounded(scope, optional.key, read, (text, bounds, show))?;
     scope.note(optional.key, show(value), &text.span());
     Some(value)
 }

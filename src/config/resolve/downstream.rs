@@ -9,6 +9,7 @@ use crate::config::file::{CertificateFile, DownstreamTlsFile, Table, Text};
 use crate::config::plan::{CertificatePlan, DownstreamTls, Located, Resumption, VerifyClient};
 use crate::config::value::{Refusal, alpn_protocol, identity_pattern};
 
+use super::access::close_revoked;
 use super::key_log::key_log;
 use super::policy::{PolicyKeys, tls_policy};
 use super::scope::{Scope, array, items, path, quoted};
@@ -42,6 +43,7 @@ pub(super) fn downstream_tls(
         client_ca: scope.optional_path(&file.client_ca, &defaults::CLIENT_CA),
         verify_depth: scope.count(&file.verify_depth, &defaults::VERIFY_DEPTH),
         crl: scope.optional_path(&file.crl, &defaults::CRL),
+        close_revoked: close_revoked(scope, &file.close_revoked),
         allow_identities: scope.optional_list(
             &file.allow_identities,
             &defaults::ALLOW_IDENTITIES,
@@ -238,6 +240,10 @@ fn guards_without_verification(scope: &mut Scope<'_, '_>, file: &DownstreamTlsFi
             file.allow_identities.as_ref().map(Spanned::span),
         ),
         ("crl", file.crl.as_ref().map(Spanned::span)),
+        (
+            "close_revoked",
+            file.close_revoked.as_ref().map(Spanned::span),
+        ),
     ];
     for (key, span) in guards {
         if let Some(span) = span {

@@ -17,6 +17,7 @@ use crate::config::plan::{
 use crate::config::value::{Refusal, alpn_protocol, server_address, tls_server_name};
 use crate::types::GroupId;
 
+use super::access::close_revoked;
 use super::access::local_address;
 use super::health_check::check;
 use super::key_log::key_log;
@@ -274,6 +275,7 @@ fn upstream_tls(
         verify,
         verify_depth: scope.count(&file.verify_depth, &defaults::VERIFY_DEPTH),
         crl: scope.optional_path(&file.crl, &defaults::CRL),
+        close_revoked: close_revoked(scope, &file.close_revoked),
         server_name: server_name(scope, &file.server_name, servers),
         policy: tls_policy(
             scope,
@@ -308,6 +310,10 @@ fn warn_unverified(scope: &mut Scope<'_, '_>, file: &UpstreamTlsFile) {
             file.verify_depth.as_ref().map(Spanned::span),
         ),
         ("crl", file.crl.as_ref().map(Spanned::span)),
+        (
+            "close_revoked",
+            file.close_revoked.as_ref().map(Spanned::span),
+        ),
     ];
     for (key, span) in idle {
         if let Some(span) = span {

@@ -149,6 +149,7 @@ impl Scene {
             verify: true,
             verify_depth: 1,
             crl: None,
+            close_revoked: None,
             server_name: Some(located(HOST.to_owned())),
             policy: policy(),
             alpn: UpstreamAlpn::FromClient,

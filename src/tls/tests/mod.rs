@@ -5,6 +5,7 @@ mod client_certificates;
 mod keys;
 mod openssl;
 mod pki;
+mod recheck;
 mod resumption;
 mod selection;
 mod upstream;
@@ -100,6 +101,7 @@ fn listener(files: &Files, server: &Issued) -> DownstreamTls {
         client_ca: None,
         verify_depth: 1,
         crl: None,
+        close_revoked: None,
         allow_identities: vec![],
         policy: policy(),
         alpn: vec![],

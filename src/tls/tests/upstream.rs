@@ -32,6 +32,7 @@ impl Scene {
             verify: true,
             verify_depth: 1,
             crl: None,
+            close_revoked: None,
             server_name: None,
             policy: policy(),
             alpn: UpstreamAlpn::FromClient,
