@@ -52,6 +52,18 @@ impl Plan {
     }
 
     #[must_use]
+    pub fn listener_named(&self, name: &str) -> Option<ListenerId> {
+        let mut all = (0..).map(ListenerId).zip(&self.listeners);
+        all.find(|(_, it)| it.name == name).map(|(id, _)| id)
+    }
+
+    #[must_use]
+    pub fn upstream_named(&self, name: &str) -> Option<GroupId> {
+        let mut all = (0..).map(GroupId).zip(&self.upstreams);
+        all.find(|(_, it)| it.name == name).map(|(id, _)| id)
+    }
+
+    #[must_use]
     pub fn upstream(&self, id: GroupId) -> &UpstreamPlan {
         &self.upstreams[usize::from(id.0)]
     }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::generation::{Generation, ListenerState};
 use super::journal::Journal;
+use super::proofs::Proofs;
 use super::watch::Watch;
 use crate::config::{Carriage, PathChoice};
 use crate::net::{Buffers, Pipes};
@@ -22,6 +23,7 @@ pub struct Core {
     pub tools: Tools,
     pub watch: Watch,
     pub handshakes: HandshakesInFlight,
+    pub(super) proofs: Proofs,
     /// Connections that one readiness event may accept before other work has its turn.
     pub accept_batch: Cell<usize>,
     pub meters: Arc<CoreMeters>,
@@ -67,6 +69,7 @@ impl Core {
             },
             watch: Watch::default(),
             handshakes,
+            proofs: Proofs::default(),
             accept_batch,
             meters,
             generation: RefCell::new(Rc::new(generation)),

@@ -15,7 +15,7 @@ use crate::proto::proxy::ProxyHeader;
 use crate::proto::record::fatal_alert;
 use crate::relay::Leg;
 use crate::tls::{
-    Engine, Handshake, HandshakeError, ServerEngine, TlsLeg, describe_leg, establish,
+    Engine, Handshake, HandshakeError, ServerEngine, Shown, TlsLeg, describe_leg, establish,
     refused_identity,
 };
 use crate::types::{Alert, Cause, End, GroupId, Phase, Side};
@@ -326,8 +326,14 @@ async fn handshake(
         return Err(downstream(Cause::Identity, words.into()));
     }
     let alpn = engine.common().alpn_protocol().map(<[u8]>::to_vec);
+    let keeps_shown = plan
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.close_revoked.is_some());
+    let shown = keeps_shown.then(|| Shown::by(&engine)).flatten();
     let leg: TlsLeg = establish(engine, unsent, core.keeps_secrets(plan.carriage))
-        .map_err(|error| internal(&error))?;
+        .map_err(|error| internal(&error))?
+        .showing(shown);
     Ok(Agreed {
         leg: Leg::new(socket, inbound, Some(leg)),
         alpn,

@@ -8,6 +8,7 @@ mod greet;
 mod journal;
 mod limit;
 mod live;
+mod proofs;
 mod proxied;
 mod relaying;
 mod route;

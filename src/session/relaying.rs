@@ -9,6 +9,7 @@ use super::watch::Seat;
 use crate::config::ListenerPlan;
 use crate::net::CoarseInstant;
 use crate::relay::{Failure, Leg, Limits, RelayEnd, Seen, relay};
+use crate::tls::Withdrawn;
 use crate::types::{Alert, Cause, End, GroupId, Phase, Side};
 use crate::upstream::Lease;
 
@@ -64,7 +65,8 @@ pub(super) async fn relaying(
         Ok(RelayEnd::Failed { failure, told }) => {
             blame(&legs.lease, &failure, &seen);
             // Rare, and its state would make every connection's future larger.
-            let alert = Box::pin(tell(legs, &failure, told)).await;
+            let blamed = (failure.side, failure.cause, failure.alert);
+            let alert = Box::pin(tell(legs, blamed, told)).await;
             // A limit is ours, whichever side met it.
             let side = (failure.cause != Cause::Limit).then_some(failure.side);
             End::new(failure.cause, Phase::Relay, side)
@@ -79,10 +81,13 @@ pub(super) async fn relaying(
             legs.abort();
             End::new(Cause::Expired, Phase::Relay, None).with_detail("max_session")
         }
-        Err(order) => {
-            legs.abort();
-            order.end(Phase::Relay)
-        }
+        Err(order) => match story.withdrawn() {
+            Some((side, withdrawn)) => withdraw(legs, side, withdrawn).await,
+            None => {
+                legs.abort();
+                order.end(Phase::Relay)
+            }
+        },
     }
 }
 
@@ -115,12 +120,30 @@ fn note(story: &mut Story<'_>, seen: &Seen<'_>) {
         .map(|at| at.duration_since(begun).into());
 }
 
+/// The owner of the certificate learns why, the other side that this is no clean end.
+async fn withdraw(legs: Box<Legs<'_>>, side: Side, withdrawn: &Withdrawn) -> End {
+    let Withdrawn {
+        cause,
+        alert,
+        words,
+    } = withdrawn;
+    // Rare, and its state would make every connection's future larger.
+    let told = Box::pin(tell(legs, (side, *cause, Some(*alert)), false)).await;
+    End::new(*cause, Phase::Relay, Some(side))
+        .with_alert(told)
+        .with_detail(format!("close_revoked: {words}"))
+}
+
 /// The failing side learns why where TLS has a word for it; the other side must not take the
 /// failure for a clean end, unless its own stream had come to one before (`told`). Returns the
 /// alert that the record shows: received from the failing side, or sent to it.
-async fn tell(legs: Box<Legs<'_>>, failure: &Failure, told: bool) -> Option<Alert> {
+async fn tell(
+    legs: Box<Legs<'_>>,
+    (side, cause, alert): (Side, Cause, Option<Alert>),
+    told: bool,
+) -> Option<Alert> {
     let Legs { client, server, .. } = *legs;
-    let (mut failed, other) = match failure.side {
+    let (mut failed, other) = match side {
         Side::Downstream => (client, server),
         Side::Upstream => (server, client),
     };
@@ -130,9 +153,9 @@ async fn tell(legs: Box<Legs<'_>>, failure: &Failure, told: bool) -> Option<Aler
         other.cut().await;
     }
     drop(other);
-    if failure.cause == Cause::Alert {
+    if cause == Cause::Alert {
         failed.abort(None).await;
-        return failure.alert;
+        return alert;
     }
-    failed.abort(failure.alert).await
+    failed.abort(alert).await
 }

@@ -12,6 +12,7 @@ use super::generation::{Generation, ListenerState};
 use super::greet::{Client, greet, interrupted};
 use super::limit::{Interrupted, attend, limit};
 use super::live::Live;
+use super::proofs::{Proof, ShownTo};
 use super::relaying::{Legs, relaying};
 use super::watch::{RunState, Seat};
 use crate::config::ListenerPlan;
@@ -19,6 +20,7 @@ use crate::net::{Accepted, PeerAddress, Socket};
 use crate::observe::{Address, Record, UpstreamSeen};
 use crate::proto::record::fatal_alert;
 use crate::relay::Leg;
+use crate::tls::{TlsLeg, Withdrawn};
 use crate::types::{Alert, Cause, End, GroupId, ListenerId, Phase, Side};
 use crate::upstream::{Attempts, Group, Lease, Request, TryLimits, connect};
 
@@ -60,10 +62,12 @@ pub(super) struct Story<'a> {
     entered: Entered<'a>,
     /// Where others see how far it has come.
     seat: &'a Seat<'a>,
-    generation: &'a Generation,
+    generation: &'a Rc<Generation>,
     /// Where its source is counted; in a box, since most listeners count none.
     places: Option<Box<Places<'a>>>,
     begun: Instant,
+    /// What its peers have shown, where a later judgement may end it.
+    proofs: Vec<Rc<Proof>>,
     record: Option<Box<Record>>,
     pub listener: ListenerId,
     pub phase: Phase,
@@ -90,6 +94,7 @@ impl<'a> Story<'a> {
             generation,
             places: None,
             begun: Instant::now(),
+            proofs: Vec::new(),
             record: Some(Box::new(record)),
             listener,
             phase: Phase::Accept,
@@ -156,6 +161,31 @@ impl<'a> Story<'a> {
     /// The client's address, by which it is admitted and counted; none on a unix socket.
     pub(super) fn client_address(&self) -> Option<IpAddr> {
         self.record.as_ref()?.client.ip()
+    }
+
+    /// Has what its peers have shown judged again while it lives.
+    fn keep_proofs(&mut self, client: &Client, reached: &Reached<'_>) {
+        let shown = |leg: &Leg| leg.tls.as_ref().and_then(TlsLeg::take_shown);
+        let name = reached
+            .lease
+            .endpoint()
+            .tls
+            .as_ref()
+            .map(|tls| tls.name.clone());
+        let of_client = shown(&client.leg).map(|it| (ShownTo::Listener(self.listener), it));
+        let of_server = shown(&reached.server).zip(name);
+        let of_server = of_server.map(|(it, name)| (ShownTo::Group(reached.group, name), it));
+        let proofs = &self.entered.core.proofs;
+        for (to, shown) in of_client.into_iter().chain(of_server) {
+            let id = self.record().id;
+            self.proofs
+                .push(proofs.keep(id, self.generation, (to, *shown)));
+        }
+    }
+
+    /// Whose certificate has been withdrawn, and why; `None`: all stand.
+    pub(super) fn withdrawn(&self) -> Option<(Side, &Withdrawn)> {
+        self.proofs.iter().find_map(|it| it.withdrawn())
     }
 
     pub(super) fn begun(&self) -> Instant {
@@ -238,16 +268,20 @@ async fn settle<'a>(
     let mut client = greet(core, seat, story, socket).await?;
     let server = reach(core, seat, story, &client).await;
     match server {
-        Ok(Reached {
-            group,
-            server,
-            lease,
-        }) => Ok(Box::new(Legs {
-            client: client.leg,
-            server,
-            group,
-            lease,
-        })),
+        Ok(reached) => {
+            story.keep_proofs(&client, &reached);
+            let Reached {
+                group,
+                server,
+                lease,
+            } = reached;
+            Ok(Box::new(Legs {
+                client: client.leg,
+                server,
+                group,
+                lease,
+            }))
+        }
         Err(end) => {
             let told = turn_away(&mut client, Alert::INTERNAL_ERROR).await;
             let own = end.side == Some(Side::Downstream);

@@ -34,6 +34,7 @@ pub struct ClientTls {
     session_reuse: bool,
     key_log: Option<KeyTap>,
     clock: Clock,
+    keeps_shown: bool,
 }
 
 /// One server of a group on one core.
@@ -113,6 +114,7 @@ impl ClientTls {
             session_reuse: plan.session_reuse,
             key_log: None,
             clock,
+            keeps_shown: plan.close_revoked.is_some(),
         };
         tls.configured_name()?;
         Ok(tls)
@@ -186,6 +188,12 @@ impl ClientTls {
     #[must_use]
     pub fn peer(&self, certificates: Option<&[CertificateDer<'_>]>, bound: &PeerBound) -> PeerSeen {
         PeerSeen::judge(certificates, bound, &[])
+    }
+
+    /// Whether sessions keep what their servers have shown: see `close_revoked`.
+    #[must_use]
+    pub fn keeps_shown(&self) -> bool {
+        self.keeps_shown
     }
 
     pub(super) fn name_for(

@@ -55,7 +55,7 @@ pub use in_flight::{HandshakePlace, HandshakesInFlight};
 pub use inspect::inspect;
 pub use material::MaterialError;
 pub use reason::{failure, foreign_protocol, refused_identity};
-pub use recheck::{Standing, Withdrawn};
+pub use recheck::{Shown, Standing, Withdrawn};
 pub use record::{Exhausted, Shape};
 pub use stream::{Opened, ReadError, Shared, TlsLeg, TlsReader};
 pub use tickets::{KeyRing, PassedKeys};

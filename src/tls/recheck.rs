@@ -9,7 +9,7 @@ use rustls::{AlertDescription, Error};
 
 use super::bound::{PeerBound, with_peer_bound};
 use super::reason;
-use super::{ClientTls, ServerTls};
+use super::{ClientTls, Engine, ServerTls};
 use crate::types::{Alert, Cause, UnixSeconds};
 
 /// A certificate that was good enough at the handshake is not any more.
@@ -19,6 +19,29 @@ pub struct Withdrawn {
     /// What its owner is told.
     pub alert: Alert,
     pub words: String,
+}
+
+/// What a peer has shown in its handshake, or in the one that its session descends from.
+#[derive(Debug)]
+pub struct Shown {
+    /// Its certificate first.
+    pub chain: Box<[CertificateDer<'static>]>,
+    /// By the rules of then.
+    pub good_until: UnixSeconds,
+}
+
+impl Shown {
+    /// `None`: it showed no certificate.
+    #[must_use]
+    pub fn by(engine: &impl Engine) -> Option<Self> {
+        let chain = engine.common().peer_certificates()?;
+        let good_until = engine.bound().not_after().unwrap_or(UnixSeconds::MAX);
+        let owned = |it: &CertificateDer<'_>| it.clone().into_owned();
+        Some(Self {
+            chain: chain.iter().map(owned).collect(),
+            good_until,
+        })
+    }
 }
 
 /// What a peer's certificate is good for now: until when, or why for nothing.

@@ -9,6 +9,7 @@ use rustls::server::ServerConnectionData;
 
 use super::bound::{PeerBound, with_peer_bound};
 use super::handoff::Secrets;
+use super::recheck::Shown;
 use super::record::{
     ContentType, Exhausted, HEADER_BYTES, Opener, RecordError, Sealer, Shape, UnknownCipher,
     record_bytes,
@@ -44,6 +45,22 @@ pub struct Shared {
     pub(super) requested: Cell<bool>,
     /// The end of our last flight: it goes before anything else that we send.
     unsent: RefCell<Vec<u8>>,
+    /// For who judges it again.
+    shown: Cell<Option<Box<Shown>>>,
+}
+
+impl TlsLeg {
+    /// The same, keeping what the peer has shown.
+    #[must_use]
+    pub fn showing(self, shown: Option<Shown>) -> Self {
+        self.shared.shown.set(shown.map(Box::new));
+        self
+    }
+
+    /// What [`showing`](Self::showing) kept, once.
+    pub fn take_shown(&self) -> Option<Box<Shown>> {
+        self.shared.shown.take()
+    }
 }
 
 /// What ended a leg's reading.
@@ -98,6 +115,7 @@ impl Shared {
             tls13,
             requested: Cell::new(false),
             unsent: RefCell::new(unsent),
+            shown: Cell::new(None),
         }
     }
 

@@ -191,6 +191,8 @@ impl Order {
     /// The server's address has been away from the DNS for so long.
     pub const RESOLVE_DRAIN_OVER: Self = Self::new(Cause::Shutdown, "resolve_drain");
     pub const BY_OPERATOR: Self = Self::new(Cause::Operator, "closed by the operator");
+    /// Of a connection whose proof says more: a certificate that was shown would not be taken now.
+    pub const WITHDRAWN: Self = Self::new(Cause::Certificate, "close_revoked");
     pub const SERVER_TAKEN_DOWN: Self =
         Self::new(Cause::Operator, "its server was taken down by the operator");
 

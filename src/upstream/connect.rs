@@ -16,7 +16,8 @@ use super::tries::{
 use crate::net::{Buffers, Inbound, PeerAddress, Socket, dial_from, origin};
 use crate::observe::LegTls;
 use crate::tls::{
-    self, ClientEngine, Engine, Handshake, HandshakesInFlight, TlsLeg, describe_leg, establish,
+    self, ClientEngine, Engine, Handshake, HandshakesInFlight, Shown, TlsLeg, describe_leg,
+    establish,
 };
 use crate::types::{Cause, End, Phase, ServerId, Side};
 
@@ -380,7 +381,13 @@ async fn shake(
     };
     let peer = group_tls.peer(engine.common().peer_certificates(), &engine.bound());
     attempts.tls = Some(describe_leg(engine.common(), &peer));
-    let tls = establish(engine, unsent, request.keep_secrets).map_err(|error| refused(&error))?;
+    let shown = group_tls
+        .keeps_shown()
+        .then(|| Shown::by(&engine))
+        .flatten();
+    let tls = establish(engine, unsent, request.keep_secrets)
+        .map_err(|error| refused(&error))?
+        .showing(shown);
     Ok(Reached {
         socket,
         inbound,

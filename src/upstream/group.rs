@@ -314,8 +314,8 @@ impl Group {
     }
 
     #[must_use]
-    pub fn tls(&self) -> Option<&ClientTls> {
-        self.tls.as_deref()
+    pub fn tls(&self) -> Option<&Arc<ClientTls>> {
+        self.tls.as_ref()
     }
 
     fn endpoint(

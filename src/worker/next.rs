@@ -223,6 +223,7 @@ impl Duty {
             group.retire();
         }
         self.core.switch(Rc::new(generation));
+        self.core.watch_proofs();
         self.reassign(&listeners, &before);
         for (socket, listening) in listening {
             if let Some(listener) = listeners.get(&socket) {

@@ -147,6 +147,7 @@ async fn run(shared: Arc<Shared>, assignment: Assignment) -> Result<(), WorkerEr
     for group in duty.core.generation().groups() {
         keep_warm(&duty.core, group);
     }
+    duty.core.watch_proofs();
     let inbox = mailbox.open().map_err(WorkerError::Socket)?;
     on_ready();
     let ended = read_letters(&duty, &inbox).await;

@@ -102,6 +102,7 @@ fn a_server_is_judged_by_its_name_too_and_not_at_all_where_nothing_is_verified()
         policy: policy(),
         alpn: UpstreamAlpn::FromClient,
         session_reuse: true,
+        key_log: None,
     };
     let judge = |plan: &UpstreamTls, name: &'static str| {
         let name = ServerName::try_from(name).unwrap();
