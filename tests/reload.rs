@@ -337,9 +337,8 @@ fn a_plan_that_nobody_uses_is_given_back_with_its_last_connection() {
         finish(link);
         rounds.push(proxy.memory_bytes());
     }
-    let grown = rounds[5].saturating_sub(rounds[1]);
-    assert!(
-        grown < 2 * 1024 * 1024,
-        "memory after each round: {rounds:?}"
-    );
+    // What the allocator keeps comes and goes; what is lost would stay, a megabyte a round.
+    let least = |rounds: &[u64]| rounds.iter().copied().min().unwrap_or_default();
+    let grown = least(&rounds[18..]).saturating_sub(least(&rounds[..10]));
+    assert!(grown < 6 << 20, "memory after each round: {rounds:?}");
 }

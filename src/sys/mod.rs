@@ -5,6 +5,7 @@ mod bind;
 mod clock;
 mod fd;
 mod ktls;
+mod page;
 mod pair;
 mod probe;
 mod reuseport;
@@ -20,6 +21,7 @@ pub use ktls::{
     ktls_keep_keys, ktls_next_sequence, ktls_receive, ktls_send_record, ktls_set_keys, ktls_words,
     probe_ktls, tcp_bytes_taken,
 };
+pub use page::page_bytes;
 pub use probe::{Probe, RingFeatures, RingRefusal, probe, ring_builder};
 pub use reuseport::{steer_by_source, stop_steering};
 pub use rlimit::{Nofile, raise_nofile};

@@ -14,6 +14,7 @@ mod reach;
 mod rights;
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -61,6 +62,7 @@ pub struct Confinement {
     core_dumps: State,
     /// Threads that had begun before, and have none of Landlock.
     earlier_threads: usize,
+    _statistics: Vec<File>,
 }
 
 /// One thing that can be closed.
@@ -92,6 +94,7 @@ pub fn confine(plan: &Plan, file: &Path) -> Result<Confinement, ConfineError> {
     let account = Account::find(&plan.runtime.account)?;
     // Looked up while every folder can still be looked into.
     let reach = Reach::of(plan, file);
+    let statistics = reach::hold_statistics(plan);
     let earlier_threads = threads().saturating_sub(1);
     let no_new_privs = forgo_new_privileges(&plan.sandbox)?;
     if let Some(account) = account.as_ref().filter(|it| !it.is_current()) {
@@ -116,6 +119,7 @@ pub fn confine(plan: &Plan, file: &Path) -> Result<Confinement, ConfineError> {
         seccomp,
         core_dumps,
         earlier_threads,
+        _statistics: statistics,
     })
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::fs::File;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +29,16 @@ const CERTIFICATE_VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 /// What the names of servers are looked up with. Both files are replaced by whoever manages the
 /// network, so their folder stays readable where the plan has names.
 const NAME_FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
+
+/// What metrics tell of the process.
+const STATISTICS: [&str; 3] = ["/proc/self/fd", "/proc/self/statm", "/proc/self/task"];
+
+/// The kernel makes what lies below /proc anew once it has forgotten it, and Landlock would not know
+/// it again: held open, it is not forgotten.
+pub(super) fn hold_statistics(plan: &Plan) -> Vec<File> {
+    let wanted = plan.admin.iter().flat_map(|_| STATISTICS);
+    wanted.filter_map(|path| File::open(path).ok()).collect()
+}
 
 /// Paths without links, each a folder with all below it or a single file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -169,6 +180,8 @@ fn system_files(plan: &Plan) -> BTreeSet<PathBuf> {
             found.extend(folders(file));
         }
     }
+    let statistics = plan.admin.iter().flat_map(|_| STATISTICS);
+    found.extend(statistics.filter_map(|path| existing(Path::new(path))));
     found
 }
 
@@ -258,6 +271,19 @@ mod tests {
             words.ends_with(&format!("; binds in {}/run", path.display())),
             "{words}"
         );
+    }
+
+    #[test]
+    fn the_admin_server_reads_what_its_metrics_tell_of_the_process_and_no_more_of_it() {
+        let (_folder, path) = folder();
+        let admin = "[admin]\nlisten = \"127.0.0.1:0\"";
+        for (tables, readable) in [("", false), (admin, true)] {
+            let reach = reach(&path, tables, "127.0.0.1:1");
+            for file in STATISTICS {
+                assert_eq!(reach.reads(Path::new(file)), readable, "{file}");
+            }
+            assert!(!reach.reads(Path::new("/proc/self/environ")));
+        }
     }
 
     #[test]

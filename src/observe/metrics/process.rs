@@ -7,7 +7,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::catalog;
 use super::page::Page;
-use crate::sys::process_cpu_time;
+use crate::sys::{page_bytes, process_cpu_time};
 use crate::types::UnixSeconds;
 
 /// What the kernel knows of the cores' threads.
@@ -77,7 +77,7 @@ pub fn write_process(page: &mut Page, began: UnixSeconds) {
     let mut family = page.family(&catalog::RESIDENT);
     let pages = fs::read_to_string("/proc/self/statm").ok();
     if let Some(pages) = pages.as_deref().and_then(resident_pages) {
-        family.count([], pages * rustix::param::page_size() as u64);
+        family.count([], pages * page_bytes());
     }
     page.family(&catalog::START_TIME).count([], began);
 }
