@@ -23,6 +23,9 @@ const LOOKS: u32 = 4;
 /// A chain costs about 0.2 ms: between so many the core serves its connections.
 const JUDGED_IN_A_ROW: usize = 8;
 
+/// Fewer are not looked through for those that have ended.
+const SWEPT_MIN: usize = 64;
+
 /// The proofs of one core.
 #[derive(Default)]
 pub(super) struct Proofs {
@@ -32,6 +35,9 @@ pub(super) struct Proofs {
     chains: RefCell<HashMap<u64, Weak<Chain>>>,
     hasher: RandomState,
     is_watched: Cell<bool>,
+    /// With so many kept it is time to look for those that have ended: between two looks by the
+    /// clock there may be hours and millions of connections.
+    sweep_at: Cell<usize>,
 }
 
 /// What one peer of one connection has shown, as long as the connection lives.
@@ -188,6 +194,10 @@ impl Proofs {
         proof.judge = RefCell::new(proof.judge_in(generation));
         let proof = Rc::new(proof);
         self.kept.borrow_mut().push(Rc::downgrade(&proof));
+        if self.kept.borrow().len() >= self.sweep_at.get() {
+            let living = self.sweep();
+            self.sweep_at.set(SWEPT_MIN.max(2 * living));
+        }
         proof
     }
 
@@ -209,13 +219,19 @@ impl Proofs {
         chain
     }
 
-    /// Those whose connections live.
-    fn living(&self) -> Vec<Rc<Proof>> {
-        self.chains
-            .borrow_mut()
-            .retain(|_, chain| chain.strong_count() > 0);
+    /// Forgets those whose connections have ended. Returns how many are left.
+    fn sweep(&self) -> usize {
+        let chains = &mut *self.chains.borrow_mut();
+        chains.retain(|_, chain| chain.strong_count() > 0);
         let kept = &mut *self.kept.borrow_mut();
         kept.retain(|proof| proof.strong_count() > 0);
+        kept.len()
+    }
+
+    /// Those whose connections live.
+    fn living(&self) -> Vec<Rc<Proof>> {
+        self.sweep();
+        let kept = self.kept.borrow();
         kept.iter().filter_map(Weak::upgrade).collect()
     }
 }
@@ -275,3 +291,31 @@ async fn look(core: &Core) {
 
 /// The shortest that monoio's timers know.
 const GIVE_WAY: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    #[test]
+    fn what_connections_have_shown_is_forgotten_with_them_and_a_chain_is_kept_once() {
+        let text = "[[listener]]\nname = \"a\"\nbind = \"127.0.0.1:0\"\nupstream = \"b\"\n\
+                    [upstream.b]\nservers = [\"127.0.0.1:1\"]\n";
+        let plan = Arc::new(parse("x.toml", text).into_plan().unwrap());
+        let generation = Rc::new(Generation::new(plan, Vec::new(), Vec::new()));
+        let proofs = Proofs::default();
+        let keep = |id: u64, certificate: u8| {
+            let chain = Box::new([CertificateDer::from(vec![certificate])]);
+            let good_until = UnixSeconds::MAX;
+            let shown = Shown { chain, good_until };
+            proofs.keep(id, &generation, (ShownTo::Listener(ListenerId(0)), shown))
+        };
+        let lives = [keep(1, 7), keep(2, 7), keep(3, 8)];
+        assert!(Rc::ptr_eq(&lives[0].chain, &lives[1].chain));
+        assert!(!Rc::ptr_eq(&lives[0].chain, &lives[2].chain));
+        (0..10_000).for_each(|id| drop(keep(id, 9)));
+        assert!(proofs.kept.borrow().len() <= SWEPT_MIN);
+        assert!(proofs.chains.borrow().len() <= 3);
+        assert_eq!(proofs.living().len(), lives.len());
+    }
+}
