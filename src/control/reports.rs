@@ -12,9 +12,12 @@ use crate::worker::Reports;
 /// Changes of one core that may wait: a group of a thousand servers may die at once.
 pub(super) const REPORTS_MAX: usize = 4096;
 
-/// Follows one worker's reports until it is gone.
-pub(super) async fn follow(mut reports: Reports, worker: usize, board: Board) -> io::Result<()> {
-    let bell = UnixStream::from_std(reports.bell()?)?;
+/// Follows one worker's reports until it is gone. `bell`: that of the reports.
+pub(super) async fn follow(
+    (mut reports, bell): (Reports, UnixStream),
+    worker: usize,
+    board: Board,
+) -> io::Result<()> {
     let mut rings = [0; 64];
     loop {
         bell.readable().await?;

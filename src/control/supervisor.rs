@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::net::UnixStream;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, interval_at, sleep_until};
 
@@ -350,9 +351,11 @@ impl Started {
     /// A way for a worker to say how servers are, and a task that hears it.
     fn hear(&self, worker: usize) -> std::io::Result<Reporter> {
         let (reporter, reports) = reports(REPORTS_MAX)?;
+        // Now, so that all is open once the proxy is ready.
+        let bell = UnixStream::from_std(reports.bell()?)?;
         let board = self.board.clone();
         tokio::spawn(async move {
-            if let Err(error) = follow(reports, worker, board).await {
+            if let Err(error) = follow((reports, bell), worker, board).await {
                 tracing::error!(worker, %error, "its reports of servers are not heard");
             }
         });
