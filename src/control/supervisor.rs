@@ -371,11 +371,14 @@ impl Started {
         let mut look = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
         let running = loop {
             let turn = tokio::select! {
+                // What has happened before what is asked for: a worker that serves again is said to
+                // do so, also where the end comes at the same time.
+                biased;
+                Some(notice) = self.notices.recv() => self.on_notice(&notice),
                 () = &mut stop => ControlFlow::Break(Ok(())),
                 asked = self.signals.next() => self.on_asked(asked).await,
                 () = self.watch.changed() => self.follow_files().await,
                 _ = look.tick() => self.basis.warn_of_ends(),
-                Some(notice) = self.notices.recv() => self.on_notice(&notice),
                 Some(command) = self.commands.recv() => self.on_command(command).await,
                 request = self.succession.request() => self.on_request(request),
             };
