@@ -260,7 +260,7 @@ fn refusals_that_wait_for_their_line_are_written_when_the_proxy_ends() {
 fn garbage_leaves_neither_memory_nor_files_behind_and_established_clients_go_on() {
     let house = House::new();
     let echo = Peer::plain().echo();
-    let ringway = ringway!().without_huge_pages();
+    let ringway = ringway!().with_exact_memory();
     let proxy = ringway.start(&front_to_back("", &house.terminate(), echo.address()));
     let tls = ClientTls::trusting(&house.ca).config();
     let front = proxy.address("front");

@@ -354,7 +354,7 @@ fn two_thousand_connections_that_end_in_random_phases_leave_nothing_behind() {
         + &listener("tls-tls", "tls", "", &house.terminate())
         + &upstream("plain", &[plain.address()], "")
         + &upstream("tls", &[tls.address()], &house.originate("tls"));
-    let mut proxy = ringway!().start(&toml);
+    let mut proxy = ringway!().with_exact_memory().start(&toml);
     let before = proxy.open_files();
 
     let half = LIVES / 2;
@@ -681,7 +681,7 @@ fn faults_in_the_relay<'a>(clients: &'a Clients<'_>) -> Vec<Fault<'a>> {
 fn two_hundred_of_each_fault_cost_neither_memory_nor_files() {
     let house = House::new();
     let servers = Servers::new(&house);
-    let ringway = ringway!().without_huge_pages();
+    let ringway = ringway!().with_exact_memory();
     let (proxy, mut bystander) = Bystander::beside(ringway, &servers.toml(&house));
     let clients = Clients::new(&proxy, &house);
     let mut faults = faults_before_the_relay(&clients);

@@ -88,7 +88,7 @@ fn mib(bytes: u64) -> String {
 }
 
 fn start(keys: &str, house: &House, server: &Address) -> Proxy {
-    let ringway = ringway!().without_huge_pages();
+    let ringway = ringway!().with_exact_memory();
     ringway.start(&front_to_back(keys, &house.terminate(), server))
 }
 

@@ -50,7 +50,7 @@ fn idle_terminated_connections_cost_little_memory_and_no_cpu() {
     let house = House::new();
     let keeper = Peer::plain().keep();
     let keys = "idle_timeout = \"10m\"\nmax_connections = 20000";
-    let mut proxy = ringway!().without_huge_pages().start(&front_to_back(
+    let mut proxy = ringway!().with_exact_memory().start(&front_to_back(
         keys,
         &house.terminate(),
         keeper.address(),
@@ -96,7 +96,11 @@ fn idle_terminated_connections_cost_little_memory_and_no_cpu() {
 fn memory_of_idle_connections_comes_back() {
     let house = House::new();
     let keeper = Peer::plain().echo();
-    let proxy = ringway!().start(&front_to_back("", &house.terminate(), keeper.address()));
+    let proxy = ringway!().with_exact_memory().start(&front_to_back(
+        "",
+        &house.terminate(),
+        keeper.address(),
+    ));
     let tls = ClientTls::trusting(&house.ca);
     let round = || {
         let mut links = open(proxy.address("front"), &tls, 100);

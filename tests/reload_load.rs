@@ -110,7 +110,7 @@ fn a_hundred_reloads_with_changed_certificates_fail_nothing_and_leave_nothing() 
     let pair = Pair::of(&house.edge);
     let echo = Peer::plain().echo();
     let toml = front_to_back("", &pair.toml(), echo.address());
-    let mut proxy = ringway!().without_huge_pages().start(&toml);
+    let mut proxy = ringway!().with_exact_memory().start(&toml);
     let front = proxy.address("front").clone();
     let reload = |proxy: &mut Proxy, number: usize| {
         let load = Load::begin(&house, &front, 2, 2);
@@ -214,7 +214,7 @@ fn groups_and_listeners_that_change_at_each_reload_leave_nothing() {
         let keys = format!("warm = 2\nmax_connections = {}", 10 + turn);
         listener("front", "back", "", "") + &side + &upstream("back", &[echo.address()], &keys)
     };
-    let mut proxy = ringway!().without_huge_pages().start(&toml(0));
+    let mut proxy = ringway!().with_exact_memory().start(&toml(0));
     let mut turns = 0..;
     let mut reload = |proxy: &mut Proxy, number: usize| {
         for turn in turns.by_ref().take(number) {

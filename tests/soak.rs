@@ -346,7 +346,7 @@ fn start(house: &House, servers: &[Server], echo: &Service) -> Proxy {
             house.originate("back"),
             echo.address()
         );
-    ringway!().without_huge_pages().start(&toml)
+    ringway!().with_exact_memory().start(&toml)
 }
 
 /// What went wrong for clients, and the proxy's memory.

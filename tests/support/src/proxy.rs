@@ -33,7 +33,7 @@ pub struct Ringway {
     environment: Vec<(String, OsString)>,
     open_files: Option<OpenFilesLimit>,
     io_uring_denied: bool,
-    huge_pages_refused: bool,
+    is_memory_exact: bool,
     traced: Option<String>,
     activated: Vec<OwnedFd>,
 }
@@ -51,7 +51,7 @@ impl Ringway {
             environment: Vec::new(),
             open_files: None,
             io_uring_denied: false,
-            huge_pages_refused: false,
+            is_memory_exact: false,
             traced: None,
             activated: Vec::new(),
         }
@@ -125,10 +125,11 @@ impl Ringway {
         self
     }
 
-    /// Makes [`Proxy::memory_bytes`] exact: huge pages come by 2 MiB.
+    /// Makes [`Proxy::memory_bytes`] exact: huge pages come by 2 MiB, and the allocator keeps what it
+    /// was given back for a while.
     #[must_use]
-    pub fn without_huge_pages(mut self) -> Self {
-        self.huge_pages_refused = true;
+    pub fn with_exact_memory(mut self) -> Self {
+        self.is_memory_exact = true;
         self
     }
 
@@ -216,8 +217,9 @@ impl Ringway {
         if let Some(limit) = self.open_files {
             sys::limit_open_files(&mut command, limit);
         }
-        if self.huge_pages_refused {
+        if self.is_memory_exact {
             sys::refuse_huge_pages(&mut command);
+            command.env("MIMALLOC_PURGE_DELAY", "0");
         }
         if self.io_uring_denied {
             sys::deny_io_uring(&mut command);
