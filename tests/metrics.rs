@@ -514,6 +514,45 @@ fn a_reload_goes_on_with_the_counts_of_names_and_forgets_those_that_are_gone() {
 }
 
 #[test]
+fn a_plan_is_in_use_until_the_last_connection_that_began_with_it_has_ended() {
+    let echo = Peer::plain().echo();
+    let toml = |keys: &str| front_to_back(keys, "", echo.address());
+    let mut watched = Watched::start(&toml(""));
+    watched.scrape().expect(&[("ringway_core_plans", &[], 1)]);
+    let mut links = Vec::new();
+    for reloads in 1..=4 {
+        let mut link = watched.link("front");
+        link.ping(b"hello");
+        links.push(link);
+        watched.reload(&toml(&format!("max_connections = {}", 100 + reloads)));
+        let all = |scrape: &Scrape| is(scrape.one("ringway_core_plans", &[]).value, reloads + 1);
+        watched.until("each connection keeps its own", all);
+    }
+    links.into_iter().for_each(visit);
+    watched.until("all but the last are given back", |scrape| {
+        is(scrape.one("ringway_core_plans", &[]).value, 1)
+    });
+}
+
+#[test]
+fn reloads_are_counted_by_what_they_came_to() {
+    let echo = Peer::plain().echo();
+    let mut watched = Watched::start(&front_to_back("", "", echo.address()));
+    let reloads = |applied, refused| -> [ringway_support::metrics::Expected<'static>; 2] {
+        [
+            ("ringway_reloads_total", &[("result", "applied")], applied),
+            ("ringway_reloads_total", &[("result", "refused")], refused),
+        ]
+    };
+    watched.scrape().expect(&reloads(0, 0));
+    watched.reload(&front_to_back("max_connections = 7", "", echo.address()));
+    watched.scrape().expect(&reloads(1, 0));
+    watched.proxy.write("[[listener]]\n");
+    let _ = watched.proxy.reload_refused();
+    watched.scrape().expect(&reloads(1, 1));
+}
+
+#[test]
 fn openmetrics_is_for_those_who_ask_for_it() {
     let echo = Peer::plain().echo();
     let watched = Watched::start(&front_to_back("", "", echo.address()));

@@ -39,7 +39,15 @@ struct State {
     began: UnixSeconds,
     is_epoll: bool,
     restarts: Count,
+    reloads: Reloads,
     in_use: Option<InUse>,
+}
+
+/// What reloads came to.
+#[derive(Default)]
+struct Reloads {
+    applied: Count,
+    refused: Count,
 }
 
 /// A plan that is being served.
@@ -59,6 +67,7 @@ impl Metrics {
             began: unix_now(),
             is_epoll,
             restarts: Count::new(),
+            reloads: Reloads::default(),
             in_use: None,
         };
         Self {
@@ -74,6 +83,13 @@ impl Metrics {
     /// From now on new connections are served by this plan.
     pub(super) fn put(&self, in_use: InUse) {
         self.with(|state| state.in_use = Some(in_use));
+    }
+
+    pub(super) fn on_reload(&self, is_applied: bool) {
+        self.with(|state| match is_applied {
+            true => state.reloads.applied.add(1),
+            false => state.reloads.refused.add(1),
+        });
     }
 
     /// The worker has died, and is started again.
@@ -114,6 +130,9 @@ impl State {
         family.count([], self.restarts.value());
         let mut family = page.family(&catalog::EPOLL);
         family.count([], u64::from(self.is_epoll));
+        let mut family = page.family(&catalog::RELOADS);
+        family.count(["applied"], self.reloads.applied.value());
+        family.count(["refused"], self.reloads.refused.value());
         write_threads(page, threads);
         if let Some(in_use) = &self.in_use {
             in_use.write(page);

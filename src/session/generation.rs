@@ -8,7 +8,7 @@ use rustls::ServerConfig;
 use super::access::Access;
 use crate::config::Plan;
 use crate::observe::CorePlan;
-use crate::observe::meters::ListenerMeters;
+use crate::observe::meters::{CoreMeters, ListenerMeters};
 use crate::tls::ServerTls;
 use crate::types::{GroupId, ListenerId};
 use crate::upstream::Group;
@@ -19,6 +19,7 @@ pub struct Generation {
     pub(super) handle: Arc<CorePlan>,
     listeners: Vec<ListenerState>,
     groups: Vec<Rc<Group>>,
+    meters: Arc<CoreMeters>,
 }
 
 /// One listener as one core serves it.
@@ -63,11 +64,17 @@ impl ListenerTls {
 impl Generation {
     /// `listeners` and `groups` in the order of the plan.
     #[must_use]
-    pub fn new(plan: Arc<Plan>, listeners: Vec<ListenerState>, groups: Vec<Rc<Group>>) -> Self {
+    pub fn new(
+        plan: Arc<Plan>,
+        meters: Arc<CoreMeters>,
+        (listeners, groups): (Vec<ListenerState>, Vec<Rc<Group>>),
+    ) -> Self {
+        meters.generations.add(1);
         Self {
             handle: Arc::new(CorePlan::new(plan)),
             listeners,
             groups,
+            meters,
         }
     }
 
@@ -94,5 +101,11 @@ impl Generation {
     #[must_use]
     pub fn groups(&self) -> &[Rc<Group>] {
         &self.groups
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        self.meters.generations.take(1);
     }
 }

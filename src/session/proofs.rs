@@ -302,7 +302,7 @@ mod tests {
         let text = "[[listener]]\nname = \"a\"\nbind = \"127.0.0.1:0\"\nupstream = \"b\"\n\
                     [upstream.b]\nservers = [\"127.0.0.1:1\"]\n";
         let plan = Arc::new(parse("x.toml", text).into_plan().unwrap());
-        let generation = Rc::new(Generation::new(plan, Vec::new(), Vec::new()));
+        let generation = Rc::new(Generation::new(plan, Arc::default(), Default::default()));
         let proofs = Proofs::default();
         let keep = |id: u64, certificate: u8| {
             let chain = Box::new([CertificateDer::from(vec![certificate])]);

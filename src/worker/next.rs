@@ -127,7 +127,8 @@ pub(super) fn generation(
             .map(Rc::new)
         })
         .collect::<Result<_, _>>()?;
-    let generation = Generation::new(Arc::clone(&shared.plan), listeners, groups);
+    let parts = (listeners, groups);
+    let generation = Generation::new(Arc::clone(&shared.plan), shared.meters.core(core), parts);
     Ok((generation, carried))
 }
 

@@ -58,6 +58,7 @@ impl Started {
     /// What `ringway check` says of it, or why the machine refuses; everything is as it was.
     pub(in crate::control) async fn reload(&mut self) -> Result<Reloaded, String> {
         let reloaded = self.try_reload(false).await;
+        self.metrics.on_reload(reloaded.is_ok());
         match &reloaded {
             Ok(reloaded) => reloaded.say(),
             Err(words) => tracing::error!("not reloaded, everything stays as it was:\n{words}"),
@@ -69,9 +70,13 @@ impl Started {
     pub(in crate::control) async fn follow_files(&mut self) -> Turn {
         match self.try_reload(true).await {
             Ok(reloaded) if reloaded.changes.is_empty() => {}
-            Ok(reloaded) => reloaded.say(),
+            Ok(reloaded) => {
+                self.metrics.on_reload(true);
+                reloaded.say();
+            }
             Err(words) => {
                 if self.watch.complaint.as_ref() != Some(&words) {
+                    self.metrics.on_reload(false);
                     tracing::error!(
                         "files have changed, but not reloaded, everything stays as it was:\n{words}"
                     );

@@ -7,6 +7,8 @@ use crate::types::Direction;
 #[repr(align(128))]
 pub struct CoreMeters {
     pub live: Count,
+    /// Generations that are held: the one for new connections, and those that others began with.
+    pub generations: Count,
     /// Descriptors or memory had run out, and accepting rested.
     pub accept_pauses: Count,
     /// Pipes that the kernel made smaller than they were asked for.
@@ -20,6 +22,7 @@ impl Default for CoreMeters {
     fn default() -> Self {
         Self {
             live: Count::new(),
+            generations: Count::new(),
             accept_pauses: Count::new(),
             pipes_small: Count::new(),
             pipes_refused: Count::new(),

@@ -87,6 +87,7 @@ impl Registry {
         servers.for_each(|meters| meters.live.set(0));
         if let Some(meters) = self.cores.get(core) {
             meters.live.set(0);
+            meters.generations.set(0);
         }
     }
 

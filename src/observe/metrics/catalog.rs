@@ -50,6 +50,8 @@ metrics! {
         "Always 1: which configuration is in use, by the SHA-256 of its file.";
     PLAN_LOADED: Gauge "ringway_plan_loaded_timestamp_seconds" []
         "When the configuration in use was loaded.";
+    RELOADS: Counter "ringway_reloads_total" ["result"]
+        "Reloads, by what they came to: applied or refused.";
     WORKERS: Gauge "ringway_workers" []
         "Workers, one for each core that serves.";
     WORKER_RESTARTS: Counter "ringway_worker_restarts_total" []
@@ -62,6 +64,8 @@ metrics! {
         "Time that a core's thread was ready to run and had no CPU.";
     CORE_CONNECTIONS: Gauge "ringway_core_connections" ["core"]
         "Connections that live on a core.";
+    CORE_PLANS: Gauge "ringway_core_plans" ["core"]
+        "Configurations that a core holds: the one for new connections, and those that others began with.";
     ACCEPT_PAUSES: Counter "ringway_core_accept_pauses_total" ["core"]
         "Times that accepting rested because files or memory had run out.";
     PIPES_SMALL: Counter "ringway_core_pipes_small_total" ["core"]
