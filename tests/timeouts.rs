@@ -55,18 +55,16 @@ fn dripping_a_hello_does_not_stretch_the_client_hello_timeout() {
     let mut witness = bridge.witness();
     let config = ClientTls::trusting(&bridge.house.ca).config();
     let (_, hello) = hello_of(&config, "localhost");
-    let start = Instant::now();
     let link = Link::connect(bridge.proxy.address("front")).unwrap();
-    for byte in hello.iter().take(40) {
+    for byte in hello.iter().take(120) {
         if link.send_raw(&[*byte]).is_err() {
             break;
         }
         pause(Duration::from_millis(50));
     }
     let record = bridge.record(&link);
-    assert!(start.elapsed() < Duration::from_secs(5));
     record.expect(&[("end", "timeout"), ("phase", "client_hello")]);
-    assert!(record.number("total_ms") < 1900.0, "{record}");
+    assert!(record.number("total_ms") < 4_000.0, "{record}");
     bridge.settled(&mut witness);
 }
 

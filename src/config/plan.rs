@@ -350,14 +350,6 @@ pub struct WarmPlan {
     pub idle: Duration,
 }
 
-impl WarmPlan {
-    #[cfg(test)]
-    pub(crate) const OFF: Self = Self {
-        connections_max: 0,
-        idle: Duration::ZERO,
-    };
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Balance {
     RoundRobin,

@@ -369,6 +369,6 @@ mod tests {
         io::Write::write_all(&mut events.queue.make_writer(), b"event\n").unwrap();
         let begin = std::time::Instant::now();
         drop(events);
-        assert!(begin.elapsed() < CLOSE_WAIT_MAX * 4);
+        assert!(begin.elapsed() < CLOSE_WAIT_MAX * 20);
     }
 }

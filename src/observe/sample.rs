@@ -3,130 +3,24 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::config::{
-    AccessLog, AccessPlan, AccountPlan, Balance, BindAddress, Carriage, Facility, HealthPlan,
-    ListenerPlan, LocalAddress, Located, LogFormat, LogPlan, Pace, PathChoice, Place, Plan,
-    ResolvePlan, RuntimePlan, SandboxPlan, ServerAddress, ServerPlan, SocketOptions, Steering,
-    SyslogPlan, Target, UpstreamPlan, WarmPlan, Workers,
-};
+use crate::config::{AccessLog, Plan, parse};
 use crate::observe::{
     Address, CorePlan, Fallback, LegTls, Proxied, Record, RelayPath, Times, UpstreamSeen,
 };
-use crate::types::{
-    Alert, Cause, CoreId, End, GroupId, ListenerId, LogField, Phase, ServerId, Side,
-};
+use crate::types::{Alert, Cause, CoreId, End, GroupId, ListenerId, Phase, ServerId, Side};
 
 pub(crate) fn plan(access: AccessLog, queue_max: usize) -> Arc<Plan> {
-    Arc::new(Plan {
-        digest: String::new(),
-        runtime: RuntimePlan {
-            workers: Workers::Count(1),
-            drain_timeout: Duration::from_secs(1),
-            handshakes_max: 1,
-            accept_batch: 1,
-            pipes_max: 1,
-            resolver: Vec::new(),
-            watch: false,
-            takeover: None,
-            account: AccountPlan::default(),
-        },
-        sandbox: SandboxPlan::default(),
-        log: LogPlan {
-            access,
-            format: LogFormat::Json,
-            fields: LogField::all().collect(),
-            sample: 1,
-            syslog: SyslogPlan {
-                facility: Facility(3),
-                tag: "ringway".into(),
-            },
-            queue_max,
-            refused_max: 1,
-        },
-        admin: None,
-        listeners: vec![listener()],
-        upstreams: vec![upstream()],
-    })
-}
-
-const CARRIAGE: Carriage = Carriage {
-    path: PathChoice::Auto,
-    ktls_after: 0,
-};
-
-fn listener() -> ListenerPlan {
-    ListenerPlan {
-        name: "database".into(),
-        binds: vec![located(BindAddress::Tcp(([127, 0, 0, 1], 0).into()))],
-        target: Target::Group(GroupId(0)),
-        tls: None,
-        connections_max: 1,
-        access: AccessPlan::default(),
-        pace: Pace::default(),
-        backlog: 1,
-        steering: Steering::Kernel,
-        client_hello_timeout: Duration::from_secs(1),
-        handshake_timeout: Duration::from_secs(1),
-        connect_timeout: Duration::from_secs(1),
-        upstream_handshake_timeout: Duration::from_secs(1),
-        next_upstream: vec![],
-        next_upstream_tries: 1,
-        next_upstream_timeout: Duration::from_secs(1),
-        idle_timeout: Duration::from_secs(1),
-        socket: SOCKET,
-        carriage: CARRIAGE,
-        proxied: None,
-    }
-}
-
-fn upstream() -> UpstreamPlan {
-    UpstreamPlan {
-        name: "backend".into(),
-        servers: vec![ServerPlan {
-            address: located(ServerAddress::Name {
-                host: "db.example.org".into(),
-                port: 5432,
-            }),
-            weight: 1,
-            backup: false,
-            down: false,
-            connections_max: 0,
-            health: HealthPlan {
-                fails_max: 1,
-                fail_timeout: Duration::from_secs(1),
-                slow_start: Duration::ZERO,
-            },
-        }],
-        balance: Balance::RoundRobin,
-        queue_max: 0,
-        queue_timeout: Duration::from_secs(1),
-        warm: WarmPlan::OFF,
-        tls: None,
-        check: None,
-        resolve_drain: None,
-        happy_eyeballs_delay: None,
-        resolve: ResolvePlan {
-            ttl_min: Duration::from_secs(1),
-            ttl_max: Duration::from_secs(1),
-        },
-        local: LocalAddress::Kernel,
-        socket: SOCKET,
-        carriage: CARRIAGE,
-        proxy_protocol: None,
-    }
-}
-
-const SOCKET: SocketOptions = SocketOptions {
-    tcp_nodelay: true,
-    keepalive: None,
-    user_timeout: None,
-};
-
-fn located<T>(value: T) -> Located<T> {
-    Located {
-        value,
-        place: Place::default(),
-    }
+    let mut plan = parse(
+        "x.toml",
+        "[[listener]]\nname = \"database\"\nbind = \"127.0.0.1:0\"\nupstream = \"backend\"\n\
+         [upstream.backend]\nservers = [\"db.example.org:5432\"]\n",
+    )
+    .into_plan()
+    .unwrap();
+    plan.log.access = access;
+    plan.log.queue_max = queue_max;
+    plan.log.refused_max = 1;
+    Arc::new(plan)
 }
 
 fn core_plan() -> Arc<CorePlan> {

@@ -357,10 +357,10 @@ async fn the_hosts_file_goes_before_the_name_server_and_may_change() {
 #[tokio::test]
 async fn a_silent_name_server_delays_the_start_no_longer_than_its_bound() {
     let server = DnsServer::start(NAME, Silence, Silence).await;
-    let source = server.source_with_timeout(FIRST_WAIT_MAX * 2);
+    let source = server.source_with_timeout(FIRST_WAIT_MAX * 8);
     let begin = Instant::now();
     let mut published = Published::from(source, often()).await;
-    assert!(begin.elapsed() < FIRST_WAIT_MAX + Duration::from_secs(2));
+    assert!(begin.elapsed() < FIRST_WAIT_MAX * 4);
     assert_eq!(published.at_once(), None);
 }
 

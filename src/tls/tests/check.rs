@@ -2,104 +2,24 @@ use super::openssl;
 use super::pki::{Leaf, self_signed};
 use super::*;
 use crate::config::{
-    AccessLog, AccessPlan, AccountPlan, Balance, Carriage, CertificatePlan, Diagnostic, HealthPlan,
-    Keepalive, ListenerPlan, LocalAddress, Pace, PathChoice, Plan, ResolvePlan, RuntimePlan,
-    SandboxPlan, ServerAddress, ServerPlan, Severity, SocketOptions, Steering, Target, Trust,
-    UpstreamAlpn, UpstreamPlan, UpstreamTls, WarmPlan, Workers,
+    CertificatePlan, Diagnostic, Plan, Severity, Trust, UpstreamAlpn, UpstreamTls, parse,
 };
 use crate::tls::inspect::inspect_at;
-use crate::types::GroupId;
 
-const SOCKET: SocketOptions = SocketOptions {
-    tcp_nodelay: true,
-    keepalive: None::<Keepalive>,
-    user_timeout: None,
-};
-
-const CARRIAGE: Carriage = Carriage {
-    path: PathChoice::Auto,
-    ktls_after: 0,
-};
-
-const HEALTH: HealthPlan = HealthPlan {
-    fails_max: 1,
-    fail_timeout: Duration::from_secs(1),
-    slow_start: Duration::ZERO,
-};
-
-const RUNTIME: RuntimePlan = RuntimePlan {
-    workers: Workers::Auto,
-    drain_timeout: Duration::ZERO,
-    handshakes_max: 1,
-    accept_batch: 1,
-    pipes_max: 1,
-    resolver: Vec::new(),
-    watch: false,
-    takeover: None,
-    account: AccountPlan {
-        user: None,
-        group: None,
-    },
-};
-
+/// One listener and one group, with TLS or without.
 fn plan(listener: Option<DownstreamTls>, upstream: Option<UpstreamTls>) -> Plan {
-    let second = Duration::from_secs(1);
-    Plan {
-        digest: String::new(),
-        runtime: RUNTIME,
-        sandbox: SandboxPlan::default(),
-        log: crate::observe::sample::plan(AccessLog::Off, 1).log.clone(),
-        admin: None,
-        listeners: vec![ListenerPlan {
-            name: "l".into(),
-            binds: vec![],
-            target: Target::Group(GroupId(0)),
-            tls: listener,
-            connections_max: 1,
-            access: AccessPlan::default(),
-            pace: Pace::default(),
-            backlog: 1,
-            steering: Steering::Kernel,
-            client_hello_timeout: second,
-            handshake_timeout: second,
-            connect_timeout: second,
-            upstream_handshake_timeout: second,
-            next_upstream: vec![],
-            next_upstream_tries: 1,
-            next_upstream_timeout: second,
-            idle_timeout: second,
-            socket: SOCKET,
-            carriage: CARRIAGE,
-            proxied: None,
-        }],
-        upstreams: vec![UpstreamPlan {
-            name: "u".into(),
-            servers: vec![ServerPlan {
-                address: located(ServerAddress::Unix("/run/x.sock".into())),
-                weight: 1,
-                backup: false,
-                down: false,
-                connections_max: 0,
-                health: HEALTH,
-            }],
-            balance: Balance::RoundRobin,
-            queue_max: 0,
-            queue_timeout: second,
-            warm: WarmPlan::OFF,
-            tls: upstream,
-            check: None,
-            resolve_drain: None,
-            happy_eyeballs_delay: None,
-            resolve: ResolvePlan {
-                ttl_min: second,
-                ttl_max: second,
-            },
-            local: LocalAddress::Kernel,
-            socket: SOCKET,
-            carriage: CARRIAGE,
-            proxy_protocol: None,
-        }],
-    }
+    let mut plan = parse(
+        "x.toml",
+        "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\nupstream = \"u\"\n\
+         [upstream.u]\nservers = [\"unix:/run/x.sock\"]\n",
+    )
+    .into_plan()
+    .unwrap();
+    plan.listeners[0].tls = listener;
+    let group = &mut plan.upstreams[0];
+    group.tls = upstream;
+    group.servers[0].address = located(group.servers[0].address.value.clone());
+    plan
 }
 
 struct Scene {
