@@ -1,9 +1,7 @@
 use super::openssl;
 use super::pki::{Leaf, self_signed};
 use super::*;
-use crate::config::{
-    CertificatePlan, Diagnostic, Plan, Severity, Trust, UpstreamAlpn, UpstreamTls, parse,
-};
+use crate::config::{CertificatePlan, Diagnostic, Plan, Severity, parse};
 use crate::tls::inspect::inspect_at;
 
 /// One listener and one group, with TLS or without.
@@ -64,17 +62,8 @@ impl Scene {
 
     fn upstream(&self) -> UpstreamTls {
         UpstreamTls {
-            client_certificate: None,
-            trust: Trust::File(self.files.pem("ca.pem", &self.ca.pem())),
-            verify: true,
-            verify_depth: 1,
-            crl: None,
-            close_revoked: None,
             server_name: Some(located(HOST.to_owned())),
-            policy: policy(),
-            alpn: UpstreamAlpn::FromClient,
-            session_reuse: true,
-            key_log: None,
+            ..verifying(&self.files, &self.ca)
         }
     }
 }

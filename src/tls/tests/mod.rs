@@ -25,7 +25,7 @@ use super::bound::{PeerBound, with_peer_bound};
 use super::{Endpoint, Identity, KeyRing, PeerSeen, ServerTls, failure};
 use crate::config::{
     DownstreamTls, Group, IdentityPattern, Located, Place, Resumption, TlsPolicy, TlsVersions,
-    VerifyClient,
+    Trust, UpstreamAlpn, UpstreamTls, VerifyClient,
 };
 use crate::types::{Cause, UnixSeconds, unix_now};
 use pki::{Authority, Files, Issued};
@@ -71,6 +71,23 @@ impl Version {
 }
 
 const BOTH: [Version; 2] = [Version::Tls12, Version::Tls13];
+
+/// A group that verifies its servers by this CA.
+fn verifying(files: &Files, ca: &Authority) -> UpstreamTls {
+    UpstreamTls {
+        client_certificate: None,
+        trust: Trust::File(files.pem("ca.pem", &ca.pem())),
+        verify: true,
+        verify_depth: 1,
+        crl: None,
+        close_revoked: None,
+        server_name: None,
+        policy: policy(),
+        alpn: UpstreamAlpn::FromClient,
+        session_reuse: true,
+        key_log: None,
+    }
+}
 
 fn policy() -> TlsPolicy {
     TlsPolicy {

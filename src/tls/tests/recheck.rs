@@ -1,6 +1,6 @@
 use super::pki::Leaf;
 use super::*;
-use crate::config::{NamePattern, Trust, UpstreamAlpn, UpstreamTls};
+use crate::config::NamePattern;
 use crate::tls::{ClientTls, Standing};
 use crate::types::Alert;
 
@@ -92,17 +92,8 @@ fn a_server_is_judged_by_its_name_too_and_not_at_all_where_nothing_is_verified()
     let (files, ca) = (Files::new(), Authority::root("Server CA"));
     let shown = ca.issue(Leaf::named(HOST));
     let plan = |verify: bool, ca: &Authority| UpstreamTls {
-        client_certificate: None,
-        trust: Trust::File(files.pem("ca.pem", &ca.pem())),
         verify,
-        verify_depth: 1,
-        crl: None,
-        close_revoked: None,
-        server_name: None,
-        policy: policy(),
-        alpn: UpstreamAlpn::FromClient,
-        session_reuse: true,
-        key_log: None,
+        ..verifying(&files, ca)
     };
     let judge = |plan: &UpstreamTls, name: &'static str| {
         let name = ServerName::try_from(name).unwrap();

@@ -2,7 +2,7 @@ use rustls::server::WebPkiClientVerifier;
 
 use super::pki::{Leaf, self_signed};
 use super::*;
-use crate::config::{ServerAddress, Trust, UpstreamAlpn, UpstreamTls};
+use crate::config::ServerAddress;
 use crate::tls::ClientTls;
 
 struct Scene {
@@ -26,19 +26,7 @@ fn host() -> ServerAddress {
 
 impl Scene {
     fn plan(&self) -> UpstreamTls {
-        UpstreamTls {
-            client_certificate: None,
-            trust: Trust::File(self.files.pem("ca.pem", &self.ca.pem())),
-            verify: true,
-            verify_depth: 1,
-            crl: None,
-            close_revoked: None,
-            server_name: None,
-            policy: policy(),
-            alpn: UpstreamAlpn::FromClient,
-            session_reuse: true,
-            key_log: None,
-        }
+        verifying(&self.files, &self.ca)
     }
 
     fn try_server(
