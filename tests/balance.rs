@@ -280,11 +280,15 @@ fn those_without_room_wait_their_turn_over_all_workers() {
     let (proxy, mut bystander) = Bystander::beside(ringway!().workers(4), &toml);
     let mut held: Vec<Link> = (0..3).map(|_| client(&proxy)).collect();
     held.iter_mut().for_each(|link| link.ping(b"held"));
+    let before = proxy.open_files().sockets;
     let mut waiting: Vec<Link> = (0..30).map(|_| client(&proxy)).collect();
     for link in &mut waiting {
         link.send(b"early").unwrap();
         link.finish().unwrap();
     }
+    until("all of them are accepted, before there is room", || {
+        (proxy.open_files().sockets >= before + 30).then_some(())
+    });
     let begun = Instant::now();
     while let Some(link) = held.pop() {
         let _ = finish(&proxy, link);
