@@ -207,7 +207,7 @@ fn a_json_line_tells_a_mutual_tls_connection_in_the_order_of_the_fields() {
 
 #[test]
 fn the_wait_for_a_hello_is_told_apart_from_the_handshake() {
-    const WAIT: Duration = Duration::from_millis(200);
+    const WAIT: Duration = Duration::from_secs(1);
     let bridge = Bridge::start(ringway!(), (Leg::Tls13, Leg::Plain), "");
     let config = ClientTls::trusting(&bridge.house.ca).config();
     let (connection, hello) = hello_of(&config, "localhost");
@@ -224,7 +224,8 @@ fn the_wait_for_a_hello_is_told_apart_from_the_handshake() {
     let record = bridge.record(&link);
     let [hello, handshake, total] =
         ["client_hello_ms", "downstream_handshake_ms", "total_ms"].map(|it| record.number(it));
-    assert!(hello >= WAIT.as_secs_f64() * 1000.0, "{record}");
+    // Its time begins when the connection is accepted, which may be late.
+    assert!(hello >= WAIT.as_secs_f64() * 500.0, "{record}");
     assert!(hello + handshake <= total, "{record}");
 }
 

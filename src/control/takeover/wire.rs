@@ -78,8 +78,8 @@ impl Wire {
         let receive = || receive(&self.socket);
         match self.socket.async_io(Interest::READABLE, receive).await {
             Ok(received) => Ok(received),
-            // It left without reading what was sent last.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
+            // It left without reading what was sent last. The kernel says so once, before its word.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => receive(),
             Err(error) => Err(error),
         }
     }
@@ -157,6 +157,20 @@ mod tests {
             assert!(matches!(message, Message::Complete) && fds.is_empty());
             drop(ours);
             assert!(theirs.receive().await.unwrap().is_none());
+        });
+    }
+
+    #[test]
+    fn the_last_word_of_one_who_left_without_listening_is_heard() {
+        block_on(async {
+            let (ours, theirs) = pair();
+            ours.send(&Message::Complete, &[]).await.unwrap();
+            let theirs = wire(theirs);
+            theirs.send(&Message::Yielded, &[]).await.unwrap();
+            drop(theirs);
+            let (message, _) = ours.receive().await.unwrap().unwrap();
+            assert!(matches!(message, Message::Yielded));
+            assert!(ours.receive().await.unwrap().is_none());
         });
     }
 
