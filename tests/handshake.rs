@@ -8,7 +8,6 @@
 )]
 
 use std::io::{ErrorKind, Write as _};
-use std::path::Path;
 use std::time::Duration;
 
 use ringway_support::link::client_connection;
@@ -617,69 +616,6 @@ fn verify_off_takes_any_server_and_the_log_says_so() {
     link.finish().unwrap();
     let record = proxy.record_of(link.local());
     assert!(!record.flag("server_verified"), "{record}");
-}
-
-/// An OCSP response for `leaf`, signed by its CA.
-fn ocsp_response(ca: &Authority, leaf: &Credential, directory: &Path) -> std::path::PathBuf {
-    let (issuer, key) = ca.signing_files();
-    let (index, response) = (directory.join("index.txt"), directory.join("leaf.ocsp"));
-    let (request, single) = (directory.join("leaf.req"), directory.join("leaf.crt"));
-    std::fs::write(&index, "").unwrap();
-    std::fs::copy(&leaf.certificate, &single).unwrap();
-    let openssl = |arguments: &[&std::ffi::OsStr]| {
-        let output = std::process::Command::new("openssl")
-            .arg("ocsp")
-            .args(arguments)
-            .output()
-            .expect("apt-get install openssl");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    };
-    openssl(&[
-        "-issuer".as_ref(),
-        issuer.as_os_str(),
-        "-cert".as_ref(),
-        single.as_os_str(),
-        "-reqout".as_ref(),
-        request.as_os_str(),
-        "-no_nonce".as_ref(),
-    ]);
-    openssl(&[
-        "-index".as_ref(),
-        index.as_os_str(),
-        "-CA".as_ref(),
-        issuer.as_os_str(),
-        "-rsigner".as_ref(),
-        issuer.as_os_str(),
-        "-rkey".as_ref(),
-        key.as_os_str(),
-        "-reqin".as_ref(),
-        request.as_os_str(),
-        "-respout".as_ref(),
-        response.as_os_str(),
-        "-ndays".as_ref(),
-        "7".as_ref(),
-    ]);
-    response
-}
-
-#[test]
-fn an_ocsp_response_from_a_file_is_stapled() {
-    let house = House::new();
-    let directory = tempfile::tempdir().unwrap();
-    let response = ocsp_response(&house.ca, &house.edge, directory.path());
-    let line = format!("ocsp_response = \"{}\"\n", response.display());
-    let (proxy, _echo) = terminating(&house, &line);
-    for version in ["-tls1_2", "-tls1_3"] {
-        let said = SClient::to(proxy.address("front"))
-            .verify(&house.ca.file(), "localhost")
-            .args(&["-status", version])
-            .talk("xyzzy-42", "xyzzy-42");
-        said.expect("OCSP Response Status: successful");
-    }
 }
 
 #[test]

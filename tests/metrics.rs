@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ringway::observe::metrics::Kind;
 use ringway::observe::metrics::catalog::{self, ALL};
 use ringway_support::link::Address;
+use ringway_support::ocsp::Responder;
 use ringway_support::pki::{Authority, Leaf};
 use ringway_support::tls::{ClientTls, ServerTls, TLS12, TLS13};
 use ringway_support::toml::{front_to_back, listener, upstream};
@@ -399,15 +400,20 @@ fn ready_connections_are_counted_until_they_are_handed_out_or_thrown_away() {
 }
 
 #[test]
-fn certificates_and_revocation_lists_tell_when_they_end() {
+fn certificates_revocation_lists_and_ocsp_responses_tell_when_they_end() {
     let house = House::new();
     let days = |days: u64| Duration::from_secs(days * 24 * 3600);
     let edge = house.ca.issue(&Leaf::server("localhost").ends_in(days(10)));
+    let folder = TempDir::new().unwrap();
+    let response = folder.path().join("edge.ocsp");
+    fs::write(&response, Responder::of(&house.ca).answer(&edge)).unwrap();
     let tls = format!(
-        "[listener.tls]\n{}client_ca = \"{}\"\nverify_client = \"required\"\ncrl = \"{}\"\n",
+        "[listener.tls]\n{}client_ca = \"{}\"\nverify_client = \"required\"\ncrl = \"{}\"\n\
+         ocsp_response = \"{}\"\n",
         edge.toml(),
         house.ca.file().display(),
-        house.ca.crl(&[]).display()
+        house.ca.crl(&[]).display(),
+        response.display()
     );
     let echo = Peer::plain().echo();
     let toml = listener("front", "back", "", &tls)
@@ -436,6 +442,13 @@ fn certificates_and_revocation_lists_tell_when_they_end() {
         "{list:?}"
     );
     assert!(close(list.value, now + days(30)), "{list:?} at {now:?}");
+    let stapled = scrape.one("ringway_ocsp_next_update_timestamp_seconds", &[]);
+    assert_eq!(Path::new(&stapled.labels["file"]), response);
+    assert_eq!(stapled.labels["subject"], "localhost");
+    assert!(
+        close(stapled.value, now + days(7)),
+        "{stapled:?} at {now:?}"
+    );
 }
 
 #[test]

@@ -181,6 +181,10 @@ impl InUse {
         for (labels, at) in self.first_ends(FileKind::RevocationLists) {
             family.count(labels.each_ref().map(String::as_str), at);
         }
+        let mut family = page.family(&catalog::OCSP_NEXT_UPDATE);
+        for (labels, at) in self.first_ends(FileKind::OcspResponse) {
+            family.count(labels.each_ref().map(String::as_str), at);
+        }
     }
 
     /// By side, listener or group, file, and whose it is: of those that are the same in all of it

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{Instant, interval_at, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::admin::{Admin, Command, Commands, Reach, reach};
 use super::banner::Banner;
@@ -15,7 +15,7 @@ use super::confine::{Confinement, Enclosure};
 use super::crew::{Crew, Notice, Restarts};
 use super::metrics::{InUse, Metrics};
 use super::outside::Outside;
-use super::reload::{Basis, Checked, FileWatch, LOOK_EVERY};
+use super::reload::{Basis, Checked, FileWatch};
 use super::reports::{REPORTS_MAX, follow};
 use super::shared::{self, descriptors};
 use super::signals::{Asked, Signals};
@@ -125,7 +125,11 @@ pub(crate) async fn start_with(
     mut options: Options,
     body: Body,
 ) -> Result<Started, StartError> {
-    let Checked { plan, files, basis } = checked.into();
+    let Checked {
+        plan,
+        files,
+        mut basis,
+    } = checked.into();
     let plan = Arc::new(plan);
     let probe = probe();
     let driver = driver(&probe, options.allow_epoll)?;
@@ -368,7 +372,6 @@ impl Started {
     /// When a worker has died too often: the words for the last line.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), String> {
         let mut stop = std::pin::pin!(stop);
-        let mut look = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
         let running = loop {
             let turn = tokio::select! {
                 // What has happened before what is asked for: a worker that serves again is said to
@@ -378,7 +381,7 @@ impl Started {
                 () = &mut stop => ControlFlow::Break(Ok(())),
                 asked = self.signals.next() => self.on_asked(asked).await,
                 () = self.watch.changed() => self.follow_files().await,
-                _ = look.tick() => self.basis.warn_of_ends(),
+                () = self.basis.look_due() => self.basis.warn_of_ends(),
                 Some(command) = self.commands.recv() => self.on_command(command).await,
                 request = self.succession.request() => self.on_request(request),
             };

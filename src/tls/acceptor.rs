@@ -5,7 +5,6 @@ use aws_lc_rs::digest;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use rustls::server::NoServerSessionStorage;
-use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
 use rustls::{ConfigBuilder, ServerConfig, WantsVerifier};
 use webpki::KeyUsage;
@@ -19,6 +18,7 @@ use super::material::{self, MaterialError, RevocationList};
 use super::policy;
 use super::resolver::CertificateResolver;
 use super::sessions::ServerSessions;
+use super::staple::Served;
 use super::tickets::{Clock, KeyRing, PolicyDigest, Ticketer};
 use super::verify::{ChainRules, ClientDemand, ClientVerifier, earliest_list_end};
 use crate::config::{DownstreamTls, IdentityPattern, NamePattern, VerifyClient};
@@ -28,7 +28,7 @@ use crate::types::unix_now;
 #[derive(Debug)]
 pub struct ServerTls {
     base: ServerConfig,
-    certificates: Vec<CertifiedKey>,
+    certificates: Vec<Served>,
     /// `None`: clients are not asked for certificates.
     pub(super) verifier: Option<Arc<ClientVerifier>>,
     allow: Vec<IdentityPattern>,
@@ -81,7 +81,7 @@ impl ServerTls {
         let certificates = plan
             .certificates
             .iter()
-            .map(|plan| material::certified_key(files, plan).map(gate::guard_signatures))
+            .map(|plan| Served::load(files, plan))
             .collect::<Result<Vec<_>, _>>()?;
         let clients = ClientRules::load(files, plan)?;
         let policy = clients.digest(plan, &certificates);
@@ -93,7 +93,7 @@ impl ServerTls {
             None => builder.with_no_client_auth(),
         };
         let mut base =
-            builder.with_cert_resolver(Arc::new(CertificateResolver::new(&certificates)));
+            builder.with_cert_resolver(Arc::new(CertificateResolver::new(&certificates, clock)));
         base.ignore_client_order = true;
         base.enable_secret_extraction = true;
         base.alpn_protocols.clone_from(&plan.alpn);
@@ -134,7 +134,7 @@ impl ServerTls {
     #[must_use]
     pub fn for_core(&self) -> Arc<ServerConfig> {
         let mut config = self.base.clone();
-        config.cert_resolver = Arc::new(CertificateResolver::new(&self.certificates));
+        config.cert_resolver = Arc::new(CertificateResolver::new(&self.certificates, self.clock));
         if let Some(rules) = &self.cache {
             config.session_storage = Arc::new(ServerSessions::new(
                 rules.sessions_max,
@@ -223,7 +223,7 @@ impl ClientRules {
 
     /// Everything that decides who may pass and whom the server claims to be. The same files give
     /// the same digest on every host.
-    fn digest(&self, plan: &DownstreamTls, certificates: &[CertifiedKey]) -> PolicyDigest {
+    fn digest(&self, plan: &DownstreamTls, certificates: &[Served]) -> PolicyDigest {
         let mut hash = PolicyHash::new();
         hash.text("ringway listener policy v1");
         hash.text(match plan.verify_client {
@@ -244,8 +244,8 @@ impl ClientRules {
         hash.list(plan.allow_identities.iter(), |hash, allowed| {
             hash.identity(&allowed.value)
         });
-        hash.list(certificates.iter(), |hash, certified| {
-            if let Some(key) = certified.key.public_key() {
+        hash.list(certificates.iter(), |hash, served| {
+            if let Some(key) = served.certified.key.public_key() {
                 hash.bytes(&key);
             }
         });

@@ -3,9 +3,11 @@
 use rustls::pki_types::CertificateDer;
 use x509_parser::asn1_rs::FromDer;
 use x509_parser::certificate::{X509Certificate, X509CertificateParser};
-use x509_parser::extensions::{BasicConstraints, SubjectAlternativeName};
+use x509_parser::extensions::{BasicConstraints, ExtendedKeyUsage, SubjectAlternativeName};
 use x509_parser::nom::Parser;
-use x509_parser::oid_registry::{OID_X509_EXT_BASIC_CONSTRAINTS, OID_X509_EXT_SUBJECT_ALT_NAME};
+use x509_parser::oid_registry::{
+    OID_X509_EXT_BASIC_CONSTRAINTS, OID_X509_EXT_EXTENDED_KEY_USAGE, OID_X509_EXT_SUBJECT_ALT_NAME,
+};
 use x509_parser::public_key::PublicKey;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::{SubjectPublicKeyInfo, X509Name};
@@ -60,6 +62,31 @@ pub(super) fn is_ca(certificate: &X509Certificate<'_>) -> bool {
         .and_then(|extension| BasicConstraints::from_der(extension.value).ok())
         .is_some_and(|(_, constraints)| constraints.ca)
 }
+
+/// Whether its issuer lets it sign OCSP responses in its place (RFC 6960 4.2.2.2).
+pub(super) fn signs_ocsp(certificate: &X509Certificate<'_>) -> bool {
+    certificate
+        .tbs_certificate
+        .get_extension_unique(&OID_X509_EXT_EXTENDED_KEY_USAGE)
+        .ok()
+        .flatten()
+        .and_then(|extension| ExtendedKeyUsage::from_der(extension.value).ok())
+        .is_some_and(|(_, usage)| usage.ocsp_signing)
+}
+
+/// Whether it is to be refused without a stapled OCSP response: a TLS feature (RFC 7633 4.2.3.1) is
+/// status_request, 5. Each number of the list stands as INTEGER of one byte.
+pub(super) fn must_staple(certificate: &X509Certificate<'_>) -> bool {
+    let extensions = certificate.extensions().iter();
+    let features = extensions
+        .filter(|it| it.oid.as_bytes() == TLS_FEATURE)
+        .filter_map(|it| it.value.get(2..));
+    let mut features = features.flat_map(|list| list.chunks_exact(3));
+    features.any(|feature| feature == [0x02, 1, 5])
+}
+
+/// id-pe-tlsfeature, 1.3.6.1.5.5.7.1.24
+const TLS_FEATURE: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x01, 0x18];
 
 /// Length of an RSA key's modulus; `None` for other keys.
 pub(super) fn rsa_bits(key: &SubjectPublicKeyInfo<'_>) -> Option<usize> {
@@ -150,6 +177,7 @@ mod tests {
                     let _ = alternative_names(&certificate).is_some();
                     let _ = rsa_bits(certificate.public_key());
                     let _ = is_ca(&certificate);
+                    let _ = signs_ocsp(&certificate) || must_staple(&certificate);
                 }
             }
         }

@@ -20,7 +20,7 @@ use super::key_file::{SecretKey, first_key};
 use crate::config::{CertificatePlan, Diagnostic, Located, Severity, Trust};
 use crate::types::UnixSeconds;
 
-/// First byte of every DER SEQUENCE: certificates, CRLs and OCSP responses begin with it.
+/// First byte of every DER SEQUENCE: certificates and CRLs begin with it.
 const DER_SEQUENCE: u8 = 0x30;
 
 /// A file of the configuration that cannot be used: what is wrong, where, and the cure.
@@ -97,7 +97,7 @@ impl fmt::Display for MaterialError {
 
 impl Error for MaterialError {}
 
-/// A certificate, its chain and its key, with the OCSP response to staple.
+/// A certificate, its chain and its key.
 pub(super) fn certified_key(
     files: &Files,
     plan: &CertificatePlan,
@@ -111,7 +111,7 @@ pub(super) fn certified_key(
         )
         .with_cure("use an ECDSA (P-256, P-384, P-521), Ed25519 or RSA (2048 bits or more) key")
     })?;
-    let mut certified = CertifiedKey::new(chain, signer);
+    let certified = CertifiedKey::new(chain, signer);
     certified.keys_match().map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => MaterialError::file(
             &plan.private_key,
@@ -124,8 +124,6 @@ pub(super) fn certified_key(
         _ => MaterialError::file(&plan.certificate, "the first certificate cannot be read")
             .with_cure("look at it with `openssl x509 -text -in ...`"),
     })?;
-    let ocsp = plan.ocsp_response.as_ref();
-    certified.ocsp = ocsp.map(|file| ocsp_response(files, file)).transpose()?;
     Ok(certified)
 }
 
@@ -273,36 +271,6 @@ fn next_update(der: &CertificateRevocationListDer<'_>) -> UnixSeconds {
         .unwrap_or(0)
 }
 
-/// A successful OCSP response in DER (RFC 6960 4.2.1).
-pub(super) fn ocsp_response(
-    files: &Files,
-    file: &Located<PathBuf>,
-) -> Result<Vec<u8>, MaterialError> {
-    let bytes = read(files, file)?;
-    let cure = "fetch one with `openssl ocsp -respout FILE ...`";
-    if bytes.first() != Some(&DER_SEQUENCE) {
-        return Err(
-            MaterialError::file(file, "this is not an OCSP response in DER").with_cure(cure),
-        );
-    }
-    if !is_successful_response(&bytes) {
-        return Err(
-            MaterialError::file(file, "the OCSP responder answered with an error").with_cure(cure),
-        );
-    }
-    Ok(bytes.to_vec())
-}
-
-/// OCSPResponse ::= SEQUENCE { responseStatus ENUMERATED { successful (0), ... }, ... }
-fn is_successful_response(der: &[u8]) -> bool {
-    let header = match der.get(1) {
-        Some(length) if length & 0x80 == 0 => 2,
-        Some(length) => 2 + usize::from(length & 0x7f),
-        None => return false,
-    };
-    der.get(header..header + 3) == Some(&[0x0a, 0x01, 0x00])
-}
-
 /// Name and secret of a ticket key.
 pub(super) type TicketSecret = ([u8; 16], Zeroizing<Vec<u8>>);
 
@@ -327,7 +295,10 @@ pub(super) fn ticket_key(
     }
 }
 
-fn read(files: &Files, file: &Located<PathBuf>) -> Result<Rc<Zeroizing<Vec<u8>>>, MaterialError> {
+pub(super) fn read(
+    files: &Files,
+    file: &Located<PathBuf>,
+) -> Result<Rc<Zeroizing<Vec<u8>>>, MaterialError> {
     files.read(&file.value).map_err(|error| {
         let unread = MaterialError::file(file, format!("cannot be read: {error}"));
         match error.kind() {

@@ -24,6 +24,7 @@ mod inspect;
 mod key_file;
 mod key_log;
 mod material;
+mod ocsp;
 #[cfg(test)]
 mod pair;
 mod policy;
@@ -32,6 +33,7 @@ mod recheck;
 mod record;
 mod resolver;
 mod sessions;
+mod staple;
 mod stream;
 #[cfg(test)]
 mod tests;

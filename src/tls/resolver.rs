@@ -9,17 +9,50 @@ use rustls::sign::CertifiedKey;
 use rustls::{SignatureAlgorithm, SignatureScheme};
 use x509_parser::extensions::GeneralName;
 
+use super::ocsp::Validity;
+use super::staple::Served;
+use super::tickets::Clock;
 use super::{certificate, reason};
 
 /// Chooses by server name (exact, then wildcard, then the default), then by what signatures the
 /// client verifies. Names come from the certificates' SANs.
 #[derive(Debug)]
 pub(super) struct CertificateResolver {
-    certificates: Vec<Arc<CertifiedKey>>,
+    certificates: Vec<Candidate>,
     exact: HashMap<String, Choice>,
     /// Under the parent: `*.example.org` stands under `example.org`.
     wildcard: HashMap<String, Choice>,
     default: Choice,
+    clock: Clock,
+}
+
+#[derive(Debug)]
+struct Candidate {
+    bare: Arc<CertifiedKey>,
+    stapled: Option<(Validity, Arc<CertifiedKey>)>,
+}
+
+impl Candidate {
+    fn new(served: &Served) -> Self {
+        let stapled = served.staple.as_ref().map(|staple| {
+            let mut certified = served.certified.clone();
+            certified.ocsp = Some(staple.response.clone());
+            (staple.validity, Arc::new(certified))
+        });
+        Self {
+            bare: Arc::new(served.certified.clone()),
+            stapled,
+        }
+    }
+
+    /// A client that is shown a response out of date refuses the connection, one that is shown
+    /// none mostly asks for itself. The clock is read in full handshakes alone.
+    fn at(&self, clock: Clock) -> &Arc<CertifiedKey> {
+        match &self.stapled {
+            Some((validity, stapled)) if validity.holds(clock()) => stapled,
+            _ => &self.bare,
+        }
+    }
 }
 
 /// Indices of certificates that serve one name, cheapest handshake first.
@@ -27,15 +60,16 @@ type Choice = Vec<usize>;
 
 impl CertificateResolver {
     /// The first certificate is the default, with those of other key types for the same names.
-    pub(super) fn new(certificates: &[CertifiedKey]) -> Self {
+    pub(super) fn new(certificates: &[Served], clock: Clock) -> Self {
         let names: Vec<Vec<String>> = certificates.iter().map(names_of).collect();
         let mut resolver = Self {
-            certificates: certificates.iter().cloned().map(Arc::new).collect(),
+            certificates: certificates.iter().map(Candidate::new).collect(),
             exact: HashMap::new(),
             wildcard: HashMap::new(),
             default: (0..certificates.len())
                 .filter(|at| names[*at] == names[0])
                 .collect(),
+            clock,
         };
         for at in cheapest_first(certificates) {
             for name in &names[at] {
@@ -70,11 +104,11 @@ impl CertificateResolver {
         schemes: &[SignatureScheme],
     ) -> Option<Arc<CertifiedKey>> {
         let choice = self.choice(server_name);
-        let fits = |at: &&usize| self.certificates[**at].key.choose_scheme(schemes).is_some();
-        choice
-            .iter()
+        let mut candidates = choice.iter().map(|at| &self.certificates[*at]);
+        let fits = |it: &&Candidate| it.bare.key.choose_scheme(schemes).is_some();
+        candidates
             .find(fits)
-            .map(|at| Arc::clone(&self.certificates[*at]))
+            .map(|it| Arc::clone(it.at(self.clock)))
     }
 }
 
@@ -89,15 +123,20 @@ impl ResolvesServerCert for CertificateResolver {
 }
 
 /// An RSA signature costs ten times an ECDSA one; among equals the file's order holds.
-fn cheapest_first(certificates: &[CertifiedKey]) -> Vec<usize> {
+fn cheapest_first(certificates: &[Served]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..certificates.len()).collect();
-    order.sort_by_key(|at| certificates[*at].key.algorithm() == SignatureAlgorithm::RSA);
+    order.sort_by_key(|at| certificates[*at].certified.key.algorithm() == SignatureAlgorithm::RSA);
     order
 }
 
 /// DNS names of the SAN, in lower case and in order.
-fn names_of(certified: &CertifiedKey) -> Vec<String> {
-    let mut names = certified.cert.first().map(dns_names).unwrap_or_default();
+fn names_of(served: &Served) -> Vec<String> {
+    let mut names = served
+        .certified
+        .cert
+        .first()
+        .map(dns_names)
+        .unwrap_or_default();
     names.sort();
     names.dedup();
     names

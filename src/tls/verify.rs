@@ -391,7 +391,8 @@ pub(super) fn has_issued_list(
     )
 }
 
-fn is_signed_by(issuer: &CertificateDer<'_>, signed: &[u8], signature: &[u8]) -> bool {
+/// Whether the key of `issuer` made this signature.
+pub(super) fn is_signed_by(issuer: &CertificateDer<'_>, signed: &[u8], signature: &[u8]) -> bool {
     let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
     EndEntityCert::try_from(issuer).is_ok_and(|issuer| {
         let made_signature = |algorithm: &&dyn SignatureVerificationAlgorithm| {

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use tokio::time::Instant;
+
 use super::diff::{Changes, Version, diff};
 use crate::config::{Effective, Loaded, Paint, Plan};
 use crate::control::confine::{self, Confinement};
@@ -28,8 +30,10 @@ pub(in crate::control) struct Basis {
     pub(in crate::control) file: Option<PathBuf>,
     /// Every value that it works with.
     pub(in crate::control) effective: Vec<Effective>,
-    /// When its certificates and lists end.
+    /// When its certificates, lists and OCSP responses end.
     pub(in crate::control) ends: Vec<Ends>,
+    /// When the log is told of them again. `None`: it has not been told yet.
+    pub(super) look_at: Option<Instant>,
 }
 
 /// Opens the files that the configuration names, too, and tries what needs rights.
@@ -61,6 +65,7 @@ impl Examined {
                 file: Some(path.to_owned()),
                 effective,
                 ends,
+                look_at: None,
             },
         })
     }

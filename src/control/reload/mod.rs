@@ -8,7 +8,6 @@ mod switch;
 mod watch;
 
 pub use diff::{Change, Changes};
-pub(super) use ends::LOOK_EVERY;
 pub(super) use load::Basis;
 pub use load::{Checked, Examined, compare, examine};
 pub(super) use switch::Reloaded;

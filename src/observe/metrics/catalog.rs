@@ -125,6 +125,9 @@ metrics! {
     CRL_NEXT_UPDATE: Gauge "ringway_crl_next_update_timestamp_seconds"
         ["side", "name", "file", "issuer"]
         "When a revocation list is out of date.";
+    OCSP_NEXT_UPDATE: Gauge "ringway_ocsp_next_update_timestamp_seconds"
+        ["side", "name", "file", "subject"]
+        "When an OCSP response is out of date.";
     LOG_WRITTEN: Counter "ringway_log_lines_written_total" []
         "Lines written to the access log.";
     LOG_DROPPED: Counter "ringway_log_lines_dropped_total" []

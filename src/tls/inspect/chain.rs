@@ -33,9 +33,7 @@ impl Inspection<'_> {
         if key.is_some() {
             self.check_secrecy(&plan.private_key, "private key");
         }
-        if let Some(ocsp) = &plan.ocsp_response {
-            self.keep(material::ocsp_response(self.files, ocsp));
-        }
+        self.staple(plan, chain.as_deref().unwrap_or_default(), side);
         // That the key fits can be told even of a certificate that is out of date.
         if chain.is_some() && key.is_some() {
             match material::certified_key(self.files, plan) {

@@ -2,6 +2,7 @@
 
 mod authorities;
 mod chain;
+mod staple;
 
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;

@@ -5,7 +5,7 @@ use crate::config::{CertificatePlan, Diagnostic, Plan, Severity, parse};
 use crate::tls::inspect::inspect_at;
 
 /// One listener and one group, with TLS or without.
-fn plan(listener: Option<DownstreamTls>, upstream: Option<UpstreamTls>) -> Plan {
+pub(super) fn plan(listener: Option<DownstreamTls>, upstream: Option<UpstreamTls>) -> Plan {
     let mut plan = parse(
         "x.toml",
         "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\nupstream = \"u\"\n\
@@ -282,6 +282,20 @@ fn keys_that_everyone_can_read_are_warnings() {
         &scene.findings(tls),
         Severity::Warning,
         "can read the session ticket key",
+    );
+}
+
+#[test]
+fn a_certificate_that_demands_a_staple_and_has_none_is_a_warning() {
+    let scene = scene();
+    let issued = scene.ca.issue(Leaf {
+        must_staple: true,
+        ..Leaf::named(HOST)
+    });
+    only(
+        &scene.findings_for(scene.files.pair(&issued)),
+        Severity::Warning,
+        "clients refuse leaf without an OCSP response",
     );
 }
 

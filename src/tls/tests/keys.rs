@@ -157,29 +157,3 @@ fn ticket_keys_have_48_or_80_bytes_and_distinct_names() {
         "{error}"
     );
 }
-
-#[test]
-fn an_ocsp_response_must_be_a_successful_one() {
-    let files = Files::new();
-    let issued = Authority::root("CA").issue(Leaf::named(HOST));
-    let stapled = |bytes: &[u8]| {
-        material::certified_key(
-            &crate::tls::Files::default(),
-            &CertificatePlan {
-                ocsp_response: Some(files.bytes("x.ocsp", bytes)),
-                ..pair(&files, &issued.chain_pem, &issued.key_pem)
-            },
-        )
-    };
-    let good = [0x30, 0x05, 0x0a, 0x01, 0x00, 0xa0, 0x00];
-    assert_eq!(stapled(&good).unwrap().ocsp.as_deref(), Some(&good[..]));
-    assert!(stapled(&[0x30, 0x82, 0x01, 0x00, 0x0a, 0x01, 0x00]).is_ok());
-    for bad in [
-        &[0x30, 0x03, 0x0a, 0x01, 0x06][..],
-        b"-----BEGIN",
-        &[0x30],
-        &[],
-    ] {
-        assert!(stapled(bad).is_err(), "{bad:?}");
-    }
-}

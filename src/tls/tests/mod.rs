@@ -8,6 +8,7 @@ mod pki;
 mod recheck;
 mod resumption;
 mod selection;
+mod staple;
 mod upstream;
 
 use std::cell::Cell;

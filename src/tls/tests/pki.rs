@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
-    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DnType,
+    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
+    date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -41,6 +42,7 @@ pub(super) struct Leaf {
     pub(super) serial: u64,
     pub(super) is_ca: bool,
     pub(super) rsa: bool,
+    pub(super) must_staple: bool,
 }
 
 impl Default for Leaf {
@@ -54,6 +56,7 @@ impl Default for Leaf {
             serial: 1000,
             is_ca: false,
             rsa: false,
+            must_staple: false,
         }
     }
 }
@@ -187,6 +190,11 @@ fn leaf_params(leaf: Leaf) -> CertificateParams {
     params.not_before = time!(leaf.begins);
     params.not_after = time!(leaf.ends);
     params.serial_number = Some(SerialNumber::from(leaf.serial));
+    if leaf.must_staple {
+        let oid = &[1, 3, 6, 1, 5, 5, 7, 1, 24];
+        let features = CustomExtension::from_oid_content(oid, vec![0x30, 3, 2, 1, 5]);
+        params.custom_extensions.push(features);
+    }
     if leaf.is_ca {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     }

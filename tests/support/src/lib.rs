@@ -20,6 +20,7 @@ mod lines;
 pub mod link;
 pub mod metrics;
 pub mod nginx;
+pub mod ocsp;
 pub mod openssl;
 pub mod pattern;
 pub mod peer;

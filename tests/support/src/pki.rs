@@ -207,6 +207,12 @@ impl Leaf {
         Self::new(common_name, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
+    /// For a responder that signs OCSP responses in its issuer's place.
+    #[must_use]
+    pub fn responder(common_name: &str) -> Self {
+        Self::new(common_name, ExtendedKeyUsagePurpose::OcspSigning)
+    }
+
     fn new(common_name: &str, purpose: ExtendedKeyUsagePurpose) -> Self {
         let now = SystemTime::now();
         Self {
@@ -306,6 +312,11 @@ impl Credential {
     #[must_use]
     pub fn key_der(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.clone()))
+    }
+
+    #[must_use]
+    pub fn serial(&self) -> u64 {
+        self.serial
     }
 
     /// The two keys of a TOML table.

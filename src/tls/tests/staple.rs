@@ -1,0 +1,327 @@
+use std::time::SystemTime;
+
+use ringway_support::ocsp::{Responder, Status, ago, ahead, with_times};
+use ringway_support::pki::{self, Credential};
+use rustls::SignatureScheme;
+
+use super::*;
+use crate::config::{CertificatePlan, Diagnostic, FileKind, Severity};
+use crate::tls;
+use crate::tls::inspect::inspect_at;
+use crate::tls::material::{self, MaterialError};
+use crate::tls::ocsp::{Response, Subject};
+use crate::tls::staple::Staple;
+
+/// A CA whose certificate is in the chains of its leafs, or a root, which is not.
+struct Scene {
+    files: Files,
+    ca: pki::Authority,
+    leaf: Credential,
+}
+
+impl Scene {
+    fn below(ca: pki::Authority) -> Self {
+        Self {
+            files: Files::new(),
+            leaf: ca.issue(&pki::Leaf::server(HOST)),
+            ca,
+        }
+    }
+
+    fn with_issuer() -> Self {
+        Self::below(pki::Authority::root("Root").intermediate("Middle"))
+    }
+
+    fn without_issuer() -> Self {
+        Self::below(pki::Authority::root("Root"))
+    }
+
+    fn good(&self) -> Vec<u8> {
+        Responder::of(&self.ca).answer(&self.leaf)
+    }
+
+    fn plan(&self, response: &[u8]) -> CertificatePlan {
+        CertificatePlan {
+            certificate: path(self.leaf.certificate.clone()),
+            private_key: path(self.leaf.private_key.clone()),
+            ocsp_response: Some(self.files.bytes("leaf.ocsp", response)),
+        }
+    }
+
+    fn listener(&self, response: &[u8]) -> DownstreamTls {
+        DownstreamTls {
+            certificates: vec![self.plan(response)],
+            verify_client: VerifyClient::Off,
+            client_ca: None,
+            verify_depth: 1,
+            crl: None,
+            close_revoked: None,
+            allow_identities: vec![],
+            policy: policy(),
+            alpn: vec![],
+            resumption: resumption(),
+            key_log: None,
+        }
+    }
+
+    fn load(&self, response: &[u8]) -> Result<Staple, MaterialError> {
+        let (files, plan) = (tls::Files::default(), self.plan(response));
+        let chain = material::certificates(&files, &plan.certificate).unwrap();
+        Staple::load(&files, &plan, &chain).map(Option::unwrap)
+    }
+
+    fn refused(&self, response: &[u8], words: &str) {
+        let error = self.load(response).unwrap_err();
+        assert_eq!(error.span, Some(3..7));
+        assert!(error.what.contains(words), "{}: not {words:?}", error.what);
+        assert!(error.cure.is_some());
+        // Check and reload say the same.
+        let findings = self.findings(response);
+        let said = |it: &Diagnostic| it.severity == Severity::Error && it.message.contains(words);
+        assert!(findings.iter().any(said), "{findings:#?}");
+    }
+
+    fn findings(&self, response: &[u8]) -> Vec<Diagnostic> {
+        let plan = check::plan(Some(self.listener(response)), None);
+        let mut findings = inspect_at(&plan, &tls::Files::default(), unix_now());
+        // The root is none of this host's.
+        findings.retain(|it| !it.message.contains("which is no root known here"));
+        findings
+    }
+
+    fn warned(&self, response: &[u8], words: &str) {
+        let findings = self.findings(response);
+        let [finding] = &findings[..] else {
+            panic!("one finding was expected: {findings:#?}");
+        };
+        assert_eq!(finding.severity, Severity::Warning);
+        assert!(finding.message.contains(words), "{finding:?}");
+        assert!(finding.cure.is_some());
+    }
+}
+
+#[test]
+fn a_response_for_the_certificate_is_taken_whoever_of_its_ca_has_signed_it() {
+    for scene in [Scene::with_issuer(), Scene::without_issuer()] {
+        let responder = scene.ca.issue(&pki::Leaf::responder("Responder"));
+        for response in [
+            scene.good(),
+            Responder::of(&scene.ca)
+                .signer(&responder)
+                .answer(&scene.leaf),
+            Responder::of(&scene.ca).answer_by_hashes(&scene.leaf, &["-sha256"]),
+            Responder::of(&scene.ca).answer_by_hashes(&scene.leaf, &["-sha1", "-sha512"]),
+        ] {
+            let staple = scene.load(&response).unwrap();
+            assert_eq!(staple.response, response);
+            assert_eq!(staple.name, HOST);
+            let until = staple.validity.until.unwrap();
+            assert_eq!(until - staple.validity.from, 7 * DAY);
+            assert_eq!(scene.findings(&response), []);
+        }
+    }
+}
+
+#[test]
+fn a_response_for_another_certificate_is_refused() {
+    let scene = Scene::with_issuer();
+    let other = scene.ca.issue(&pki::Leaf::server(HOST));
+    let response = Responder::of(&scene.ca).answer(&other);
+    let hex = |credential: &Credential| {
+        let octets = credential.serial().to_be_bytes();
+        let octets = octets.iter().skip_while(|octet| **octet == 0);
+        let octets: Vec<_> = octets.map(|octet| format!("{octet:02x}")).collect();
+        octets.join(":")
+    };
+    let words = format!("is for serial number {}, {HOST} in", hex(&other));
+    scene.refused(&response, &words);
+    scene.refused(&response, &format!("has {}", hex(&scene.leaf)));
+
+    // The leaf's own serial number and issuer name, with a stranger's key.
+    let stranger = pki::Authority::root("Root");
+    let words = "for a certificate of another CA";
+    scene.refused(&Responder::of(&stranger).answer(&scene.leaf), words);
+
+    let scene = Scene::without_issuer();
+    let mut response = scene.good();
+    let leaf = tls::certificate::parse(&scene.leaf.chain[0]).unwrap();
+    let sha1 = &aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY;
+    let name = aws_lc_rs::digest::digest(sha1, leaf.issuer().as_raw());
+    let at = response
+        .windows(name.as_ref().len())
+        .position(|it| it == name.as_ref())
+        .unwrap();
+    response[at] ^= 1;
+    scene.refused(&response, words);
+}
+
+#[test]
+fn a_response_that_does_not_say_good_is_refused() {
+    let scene = Scene::with_issuer();
+    let said = |status| Responder::of(&scene.ca).status(status).answer(&scene.leaf);
+    scene.refused(&said(Status::Revoked), "was revoked on 2026-01-02");
+    scene.refused(&said(Status::Unknown), "does not know");
+    scene.refused(&[0x30, 3, 0x0a, 1, 3], "gave no answer: tryLater");
+    scene.refused(&[0x30, 3, 0x0a, 1, 6], "gave no answer: unauthorized");
+}
+
+#[test]
+fn a_response_that_no_responder_of_the_issuer_has_signed_is_refused() {
+    let scene = Scene::with_issuer();
+    let words = "signed neither by the issuer";
+    let other = scene.ca.issue(&pki::Leaf::server("other.example"));
+    let response = Responder::of(&scene.ca).signer(&other).answer(&scene.leaf);
+    scene.refused(&response, words);
+    let (from, until) = (ago(HOUR), ahead(HOUR));
+    scene.refused(&with_times(&scene.good(), from, until), words);
+    // Without the issuer only a client can tell.
+    let scene = Scene::without_issuer();
+    let response = with_times(&scene.good(), from, until);
+    assert_eq!(scene.findings(&response), []);
+}
+
+#[test]
+fn what_is_no_response_is_refused_and_never_a_panic() {
+    let scene = Scene::with_issuer();
+    let words = "this is not an OCSP response in DER";
+    let good = scene.good();
+    let mut longer = good.clone();
+    longer.push(0);
+    for bad in [
+        &longer[..],
+        b"",
+        b"-----BEGIN",
+        &[0x30],
+        &[0x30, 0x80, 0, 0],
+        &[0x30, 3, 0x0a, 1, 0],
+        &[0x30, 5, 0x0a, 1, 0, 0xa0, 0],
+        &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff, 0x0a, 1, 0],
+        &good[..good.len() / 2],
+    ] {
+        scene.refused(bad, words);
+    }
+    let subject = Subject::of(&scene.leaf.chain).unwrap();
+    for cut in 0..good.len() {
+        assert!(Response::parse(&good[..cut]).is_err(), "{cut}");
+    }
+    let mut bytes = good.clone();
+    for at in 0..good.len() {
+        for flip in [0x01, 0xff] {
+            bytes[at] ^= flip;
+            if let Ok(response) = Response::parse(&bytes) {
+                let _ = response.validity_for(&subject);
+            }
+            bytes[at] ^= flip;
+        }
+    }
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[test]
+fn what_is_not_stapled_now_and_what_never_ends_is_warned_of() {
+    let scene = Scene::without_issuer();
+    let good = scene.good();
+    let dated = |from: SystemTime, until: SystemTime| with_times(&good, from, until);
+    let words = "is out of date since 20";
+    scene.warned(&dated(ago(HOUR * 48), ago(HOUR)), words);
+    let words = "is not valid before 20";
+    scene.warned(&dated(ahead(HOUR), ahead(HOUR * 48)), words);
+    let endless = Responder::of(&scene.ca).without_next_update();
+    scene.warned(&endless.answer(&scene.leaf), "has no nextUpdate");
+}
+
+#[test]
+fn ends_tell_when_a_response_is_out_of_date() {
+    let scene = Scene::with_issuer();
+    let ends_of = |response: &[u8]| {
+        let plan = check::plan(Some(scene.listener(response)), None);
+        let ends = tls::ends(&plan, &tls::Files::default()).into_iter();
+        let of_responses = ends.filter(|it| it.kind == FileKind::OcspResponse);
+        of_responses.collect::<Vec<_>>()
+    };
+    let ends = ends_of(&scene.good());
+    let [ends] = &ends[..] else {
+        panic!("one response was expected: {ends:#?}");
+    };
+    assert_eq!((&*ends.table, &*ends.name), ("listener.l", HOST));
+    assert_eq!(ends.at - ends.from, 7 * DAY);
+    let endless = Responder::of(&scene.ca).without_next_update();
+    assert_eq!(ends_of(&endless.answer(&scene.leaf)), []);
+}
+
+/// The staple that a client of this version is shown.
+fn shown(server: &ServerTls, version: Version) -> Option<Vec<u8>> {
+    let seen = Arc::new(Seen::default());
+    let ca = Authority::root("Any");
+    let mut config = plain_client(&ca, version, None);
+    config.dangerous().set_certificate_verifier(seen.clone());
+    connect(&by_name(&Arc::new(config), HOST), &server.for_core()).unwrap();
+    let stapled = seen.0.get().unwrap().clone();
+    (!stapled.is_empty()).then_some(stapled)
+}
+
+/// Accepts any certificate, and keeps what is stapled to it.
+#[derive(Debug, Default)]
+struct Seen(std::sync::OnceLock<Vec<u8>>);
+
+impl rustls::client::danger::ServerCertVerifier for Seen {
+    fn verify_server_cert(
+        &self,
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &[rustls::pki_types::CertificateDer<'_>],
+        _: &ServerName<'_>,
+        staple: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, Error> {
+        self.0.set(staple.to_vec()).unwrap();
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &rustls::pki_types::CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, Error> {
+        self.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+    }
+}
+
+#[test]
+fn a_response_is_stapled_from_its_begin_to_its_end_and_no_longer() {
+    let scene = Scene::without_issuer();
+    let (from, until) = (ahead(HOUR), ahead(HOUR * 48));
+    let response = with_times(&scene.good(), from, until);
+    let server = server_tls(&scene.listener(&response));
+    let set = |time: SystemTime| {
+        let ahead = time.duration_since(SystemTime::now()).unwrap_or_default();
+        CLOCK_AHEAD.set(ahead.as_secs());
+    };
+    let minute = Duration::from_secs(60);
+    for version in BOTH {
+        for (time, stapled) in [
+            (SystemTime::now(), false),
+            (from + minute, true),
+            (until - minute, true),
+            (until + minute, false),
+        ] {
+            set(time);
+            let expected = stapled.then(|| response.clone());
+            assert_eq!(shown(&server, version), expected, "{version:?} {time:?}");
+        }
+    }
+}
