@@ -218,11 +218,11 @@ fn a_header_that_does_not_come_is_waited_for_no_longer_than_its_time_limit() {
         if link.send_raw(&[*byte]).is_err() {
             break;
         }
-        pause(Duration::from_millis(50));
+        pause(Duration::from_millis(100));
     }
     let record = scene.proxy.record_of(link.local());
     record.expect(&[("end", "timeout"), ("phase", "proxy_header")]);
-    assert!(record.number("total_ms") < 1900.0, "{record}");
+    assert!(record.number("total_ms") < 3500.0, "{record}");
     scene.bystander.settled(&scene.proxy);
 }
 
