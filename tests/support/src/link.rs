@@ -1,12 +1,18 @@
 //! One end of a connection in a test's hand: plain or TLS, client or server.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "a test's threads share which ports they had; no worker does"
+)]
+
+use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
@@ -124,6 +130,28 @@ pub struct Link {
     reset_early: bool,
 }
 
+/// Addresses that links of this process have had.
+static USED: LazyLock<Mutex<HashSet<SocketAddr>>> = LazyLock::new(Mutex::default);
+
+/// How many ports are tried: a test of many thousands comes to each more than once.
+const PORTS_MAX: usize = 16;
+
+/// A socket with a port that no link has had: its address picks one record of the access log.
+fn bound(from: IpAddr, domain: Domain) -> io::Result<(Socket, Option<SocketAddr>)> {
+    // Kept until one is found, so that each is another.
+    let mut tried = Vec::new();
+    loop {
+        let socket = Socket::new(domain, Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(from, 0).into())?;
+        let local = socket.local_addr()?.as_socket();
+        let mut used = USED.lock().unwrap_or_else(PoisonError::into_inner);
+        if local.is_none_or(|local| used.insert(local)) || tried.len() >= PORTS_MAX {
+            return Ok((socket, local));
+        }
+        tried.push(socket);
+    }
+}
+
 impl Link {
     /// A plain connection.
     ///
@@ -149,10 +177,8 @@ impl Link {
     /// # Errors
     /// What bind(2) and connect(2) say.
     pub fn connect_from(from: IpAddr, to: &Address) -> io::Result<Self> {
-        let socket = Socket::new(to.domain(), Type::STREAM, None)?;
         // Bound first, so that the address is known even when the connection is gone at once.
-        socket.bind(&SocketAddr::new(from, 0).into())?;
-        let local = socket.local_addr()?.as_socket();
+        let (socket, local) = bound(from, to.domain())?;
         let reset_early = match socket.connect_timeout(&to.sock_addr()?, DEADLINE) {
             Ok(()) => false,
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => true,
