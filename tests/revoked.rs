@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ringway_support::pki::{Authority, Credential, Leaf, tester};
 use ringway_support::reload::replace;
-use ringway_support::tls::{ClientTls, ServerTls};
+use ringway_support::tls::{ClientTls, ServerTls, TLS12, TLS13};
 use ringway_support::toml::front_to_back;
 use ringway_support::wait::pause;
 use ringway_support::{Ending, House, Link, Peer, Proxy, ringway};
@@ -199,4 +199,151 @@ fn a_reload_that_still_trusts_a_server_lets_its_sessions_go_on_and_one_that_does
     let record = proxy.record_of(address);
     record.expect(&[("end", "certificate_refused"), ("ended_by", "upstream")]);
     record.expect_reason(&["close_revoked: revoked"]);
+}
+
+/// The lists and CAs that groups judge servers by, as those of listeners above.
+fn originate(rules: &Rules, close_revoked: &str) -> String {
+    format!(
+        "[upstream.back.tls]\ntrusted_certificate = \"{}\"\nserver_name = \"backend.internal\"\n\
+         crl = \"{}\"\nclose_revoked = \"{close_revoked}\"\n",
+        rules.ca().display(),
+        rules.list().display()
+    )
+}
+
+#[test]
+fn a_server_s_ca_that_is_not_trusted_any_more_ends_its_sessions_resumed_ones_among_them() {
+    let house = House::new();
+    let others = Authority::root("Another CA");
+    let rules = Rules::of(&house.ca);
+    let server = Peer::tls(ServerTls::with(&house.backend).config()).echo();
+    let toml = front_to_back("", "", server.address()) + &originate(&rules, "1s");
+    let mut proxy = ringway!().workers(1).start(&toml);
+    let links = [(); 2].map(|()| {
+        let mut link = Link::connect(proxy.address("front")).unwrap();
+        link.ping(b"hello");
+        link
+    });
+    rules.put_ca(&others);
+    rules.put_list(&others, &[]);
+    proxy.reload();
+    let mut resumed = Vec::new();
+    for mut link in links {
+        assert_eq!(link.expect_end(), Ending::Reset);
+        let record = proxy.record_of(link.local());
+        record.expect(&[("end", "certificate_refused"), ("ended_by", "upstream")]);
+        record.expect_reason(&["close_revoked: "]);
+        resumed.push(record.flag("upstream_resumed"));
+    }
+    assert_eq!(resumed, [false, true]);
+    // Nor does the session that it has left let anybody in again.
+    let mut link = Link::connect(proxy.address("front")).unwrap();
+    let _ = link.send(b"hello");
+    assert_eq!(link.expect_end(), Ending::Reset);
+    let record = proxy.record_of(link.local());
+    record.expect(&[
+        ("end", "certificate_refused"),
+        ("phase", "upstream_handshake"),
+    ]);
+}
+
+#[test]
+fn a_client_that_came_back_by_a_ticket_is_judged_by_what_it_had_shown_at_first() {
+    let house = House::new();
+    let rules = Rules::of(&house.ca);
+    let echo = Peer::plain().echo();
+    let keys = format!(
+        "close_revoked = \"1s\"\ncrl = \"{}\"\n",
+        rules.list().display()
+    );
+    let tls = rules.terminate(&house, &keys);
+    let mut proxy = ringway!().start(&front_to_back("", &tls, echo.address()));
+    let goes = house.ca.issue(&tester());
+    for version in [TLS13, TLS12] {
+        rules.put_list(&house.ca, &[]);
+        proxy.reload();
+        let config = ClientTls::trusting(&house.ca)
+            .version(version)
+            .identity(&goes)
+            .config();
+        let [_first, resumed] = [(); 2].map(|()| {
+            let mut link = Link::connect_tls(proxy.address("front"), &config, "localhost").unwrap();
+            link.ping(b"let in");
+            link
+        });
+        assert!(resumed.resumed(), "{version:?}");
+        rules.put_list(&house.ca, &[&goes]);
+        proxy.reload();
+        expect_closed(&proxy, resumed, "certificate_refused", "revoked");
+    }
+}
+
+#[test]
+fn a_time_that_a_reload_makes_shorter_holds_from_then_on() {
+    let house = House::new();
+    let rules = Rules::of(&house.ca);
+    let server = Peer::tls(ServerTls::with(&house.backend).config()).echo();
+    let toml = |time: &str| {
+        let list = rules.list();
+        let keys = format!("close_revoked = \"{time}\"\ncrl = \"{}\"\n", list.display());
+        let tls = rules.terminate(&house, &keys);
+        front_to_back("", &tls, server.address()) + &originate(&rules, time)
+    };
+    let mut proxy = ringway!().start(&toml("1d"));
+    let goes = client(&house, &house.client, &proxy);
+    rules.put_list(&house.ca, &[&house.client]);
+    proxy.reload_with(&toml("1s"));
+    expect_closed(&proxy, goes, "certificate_refused", "revoked");
+}
+
+#[test]
+fn a_new_connection_is_judged_by_the_new_list_whether_or_not_sessions_are_closed() {
+    let house = House::new();
+    let rules = Rules::of(&house.ca);
+    let server = Peer::tls(ServerTls::with(&house.backend).config()).echo();
+    let keys = format!("crl = \"{}\"\n", rules.list().display());
+    let tls = rules.terminate(&house, &keys);
+    let toml = front_to_back("", &tls, server.address())
+        + &originate(&rules, "1d").replace("close_revoked = \"1d\"\n", "");
+    let mut proxy = ringway!().workers(1).start(&toml);
+    let mut live = client(&house, &house.client, &proxy);
+    let other = house.ca.issue(&tester());
+    let refused = |proxy: &Proxy, phase: &str| {
+        let tls = ClientTls::trusting(&house.ca).identity(&other).config();
+        let link = Link::connect(proxy.address("front")).unwrap();
+        let address = link.local();
+        // A TLS 1.3 client hears of its refusal after its handshake.
+        if let Ok(mut shaken) = link.start_tls(&tls, "localhost") {
+            let _ = shaken.send(b"hello");
+            assert_ne!(shaken.expect_end(), Ending::Clean);
+        }
+        let record = proxy.record_of(address);
+        record.expect(&[("end", "certificate_refused"), ("phase", phase)]);
+        record.expect_reason(&["revoked"]);
+    };
+    rules.put_list(&house.ca, &[&other]);
+    proxy.reload();
+    refused(&proxy, "downstream_handshake");
+    rules.put_list(&house.ca, &[&house.backend]);
+    proxy.reload();
+    refused(&proxy, "upstream_handshake");
+    live.ping(b"nothing closes it");
+}
+
+#[test]
+fn a_list_that_is_watched_closes_without_being_asked_to() {
+    let house = House::new();
+    let rules = Rules::of(&house.ca);
+    let echo = Peer::plain().echo();
+    let keys = format!(
+        "close_revoked = \"1s\"\ncrl = \"{}\"\n",
+        rules.list().display()
+    );
+    let tls = rules.terminate(&house, &keys);
+    let proxy = ringway!()
+        .runtime("watch = true")
+        .start(&front_to_back("", &tls, echo.address()));
+    let goes = client(&house, &house.client, &proxy);
+    rules.put_list(&house.ca, &[&house.client]);
+    expect_closed(&proxy, goes, "certificate_refused", "revoked");
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use monoio::time::sleep;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -19,6 +19,9 @@ use crate::types::{GroupId, ListenerId, Order, Side, UnixSeconds, unix_now};
 
 /// So often within `close_revoked` a core looks, so that the last look is well before its end.
 const LOOKS: u32 = 4;
+
+/// Until the plan is asked again how often to look: a reload may have made a day a second.
+const REST_MAX: Duration = Duration::from_millis(250);
 
 /// A chain costs about 0.2 ms: between so many the core serves its connections.
 const JUDGED_IN_A_ROW: usize = 8;
@@ -261,9 +264,15 @@ impl Core {
 }
 
 async fn watch(core: Rc<Core>) {
+    let mut looked = Instant::now();
     while let Some(limit) = close_revoked(core.generation().plan()) {
-        sleep(limit / LOOKS).await;
-        look(&core).await;
+        let left = (limit / LOOKS).saturating_sub(looked.elapsed());
+        if left.is_zero() {
+            look(&core).await;
+            looked = Instant::now();
+        } else {
+            sleep(left.min(REST_MAX)).await;
+        }
     }
     core.proofs.is_watched.set(false);
 }
