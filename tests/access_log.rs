@@ -9,15 +9,20 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use ringway_support::bridge::LEGS;
 use ringway_support::hello::hello_of;
+use ringway_support::link::Address;
 use ringway_support::peer::ClosedPort;
+use ringway_support::sys::{die_with_parent, kill};
 use ringway_support::tls::ClientTls;
 use ringway_support::toml::{front_to_back, listener, upstream};
 use ringway_support::wait::pause;
-use ringway_support::{Bridge, Bystander, House, Leg, Link, Peer, Proxy, ringway, until};
+use ringway_support::{
+    Bridge, Bystander, Ending, House, Leg, Link, Peer, Proxy, Scrape, ringway, until,
+};
 
 /// In this order, as operators' tools may rely on.
 const FIELDS: [&str; 42] = [
@@ -405,6 +410,89 @@ fn the_access_log_may_go_to_stderr() {
     link.finish().unwrap();
     let record = proxy.record_of(link.local());
     record.expect(&[("end", "finished")]);
+}
+
+const SIGUSR1: i32 = 10;
+
+#[test]
+fn after_sigusr1_lines_go_to_a_new_file_and_no_line_is_lost() {
+    const ROUNDS: usize = 5;
+    const VISITS: usize = 20;
+    let echo = Peer::plain().echo();
+    let mut proxy = ringway!().start(&front_to_back("", "", echo.address()));
+    let log = proxy.access_log_path().to_owned();
+    let moved = |round: usize| log.with_extension(round.to_string());
+    for round in 0..ROUNDS {
+        (0..VISITS).for_each(|_| visit(&proxy, "front"));
+        std::fs::rename(&log, moved(round)).unwrap();
+        proxy.signal(SIGUSR1);
+        // While the file changes.
+        (0..VISITS).for_each(|_| visit(&proxy, "front"));
+        until("the new file is there", || log.exists().then_some(()));
+    }
+    proxy.signal(15);
+    proxy.wait_exit().expect_code(0);
+    let files = (0..ROUNDS).map(moved).chain([log.clone()]);
+    let lines: Vec<usize> = files
+        .map(|file| std::fs::read_to_string(file).unwrap().lines().count())
+        .collect();
+    assert_eq!(
+        lines.iter().sum::<usize>(),
+        2 * ROUNDS * VISITS,
+        "{lines:?}"
+    );
+    assert!(lines.iter().all(|it| *it > 0), "{lines:?}");
+}
+
+/// Both kinds of lines go there, and the pipe takes 64 KiB of them.
+#[test]
+fn a_stderr_that_nobody_reads_costs_lines_that_are_counted_and_no_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| Address::Unix(folder.path().join(name));
+    let echo = Peer::plain().echo();
+    let toml = format!(
+        "[log]\naccess = \"stderr\"\nqueue = 16\n[admin]\nlisten = \"{}\"\n\
+         [[listener]]\nname = \"front\"\nbind = \"{}\"\nupstream = \"back\"\n{}",
+        at("admin"),
+        at("front"),
+        upstream("back", &[echo.address()], "")
+    );
+    let file = folder.path().join("ringway.toml");
+    std::fs::write(&file, toml).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
+    command.arg("run").arg(&file).stderr(Stdio::piped());
+    die_with_parent(&mut command);
+    let mut process = command.spawn().unwrap();
+    let mut stderr = BufReader::new(process.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("ringway is ready") {
+        line.clear();
+        assert!(stderr.read_line(&mut line).unwrap() > 0, "it has ended");
+    }
+    for _ in 0..300 {
+        let mut link = Link::connect(&at("front")).unwrap();
+        link.ping(b"hello");
+        link.finish().unwrap();
+        assert_eq!(link.expect_end(), Ending::Clean);
+    }
+    // Each is a line of the log level's.
+    for _ in 0..1_200 {
+        let mut ask = Link::connect(&at("admin")).unwrap();
+        ask.send(b"POST /log-level?level=info HTTP/1.0\r\n\r\n")
+            .unwrap();
+        let (answer, _) = ask.receive_to_end();
+        assert!(answer.starts_with(b"HTTP/1.0 200"), "{answer:?}");
+    }
+    let scrape = Scrape::of(&at("admin"));
+    for name in [
+        "ringway_log_lines_dropped_total",
+        "ringway_events_dropped_total",
+    ] {
+        assert!(scrape.sum(name, &[]) > 0.0, "{name}");
+    }
+    kill(process.id(), 15).unwrap();
+    let code = until("it ends", || process.try_wait().unwrap());
+    assert!(code.success(), "{code}");
 }
 
 #[test]

@@ -268,3 +268,68 @@ fn a_disk_that_fills_up_costs_lines_that_are_counted_and_they_flow_again_when_th
     proxy.signal(15);
     proxy.wait_exit().expect_code(0);
 }
+
+/// What a destination has been given of one line, without what it puts around it.
+enum Place {
+    File,
+    Stderr,
+    Syslog(Daemon),
+    Journald(Daemon),
+}
+
+impl Place {
+    fn line(&self, proxy: &Proxy) -> String {
+        match self {
+            Self::File => until("a line", || {
+                Some(proxy.access_log()).filter(|log| log.ends_with('\n'))
+            }),
+            Self::Stderr => until("a line", || proxy.stderr_lines("finished").first().cloned()),
+            Self::Syslog(daemon) => {
+                let text = daemon.next_text();
+                let (_, line) = text.split_once("]: ").unwrap();
+                line.to_owned()
+            }
+            Self::Journald(daemon) => entry(&daemon.next())["MESSAGE"].clone(),
+        }
+    }
+}
+
+#[test]
+fn every_format_goes_to_every_destination() {
+    let echo = Peer::plain().echo();
+    let template = "$listener up $bytes_up $end";
+    for (format, line) in [
+        (
+            "json",
+            "{\"listener\":\"front\",\"bytes_up\":5,\"end\":\"finished\"}",
+        ),
+        ("logfmt", "listener=front bytes_up=5 end=finished"),
+        (template, "front up 5 finished"),
+    ] {
+        let keys = match format == template {
+            true => format!("format = \"{format}\""),
+            false => {
+                format!("format = \"{format}\"\nfields = [\"listener\", \"bytes_up\", \"end\"]")
+            }
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for (ringway, place) in [
+            (ringway!(), Place::File),
+            (ringway!().access("stderr"), Place::Stderr),
+            (
+                to("syslog", &path("s")),
+                Place::Syslog(Daemon::at(&path("s"))),
+            ),
+            (
+                to("journald", &path("j")),
+                Place::Journald(Daemon::at(&path("j"))),
+            ),
+        ] {
+            let ringway = ringway.log(&keys);
+            let proxy = ringway.start(&front_to_back("", "", echo.address()));
+            visit(&proxy);
+            assert_eq!(place.line(&proxy).trim_end(), line, "{format}");
+        }
+    }
+}

@@ -11,6 +11,7 @@ mod listen;
 mod local;
 mod pipes;
 mod socket;
+mod waits;
 
 pub use buffers::{Buffer, Buffers, LARGE_BYTES, SMALL_BYTES};
 pub use coarse::CoarseInstant;
@@ -20,3 +21,4 @@ pub use listen::{Accepted, Listening, bind, local_address, readjust, reserve};
 pub use local::{Origin, inspect, origin};
 pub use pipes::{Pipe, Pipes};
 pub use socket::{Socket, apply_first_options, apply_options};
+pub use waits::count_waits;

@@ -9,6 +9,7 @@ use rustix::net::sockopt::socket_acceptconn;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use socket2::{Domain, SockRef, TcpKeepalive};
 
+use super::waits::on_wait;
 use crate::config::SocketOptions;
 use crate::sys;
 
@@ -46,6 +47,7 @@ impl Socket {
     /// # Errors
     /// What the poll operation reports; none is known for an open socket.
     pub async fn readable(&self) -> io::Result<()> {
+        on_wait();
         self.stream.readable(false).await
     }
 
@@ -54,6 +56,7 @@ impl Socket {
     /// # Errors
     /// As [`readable`](Self::readable).
     pub async fn writable(&self) -> io::Result<()> {
+        on_wait();
         self.stream.writable(false).await
     }
 

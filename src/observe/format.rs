@@ -154,6 +154,7 @@ fn write_leg(leg: &LegTls, names: &LegNames, line: &mut Values) {
 
 fn write_times(times: &Times, line: &mut Values) {
     let phases = [
+        (names::PROXY_HEADER_MS, times.proxy_header),
         (names::CLIENT_HELLO_MS, times.client_hello),
         (names::DOWNSTREAM_HANDSHAKE_MS, times.downstream_handshake),
         (names::QUEUE_MS, times.queue),

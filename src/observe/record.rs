@@ -164,6 +164,8 @@ pub struct Proxied {
 /// Time that each phase took, also one that failed; `None`: it was not reached.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Times {
+    /// From accept to the end of the PROXY header, or until it was clear that there is none.
+    pub proxy_header: Option<Elapsed>,
     /// From accept to the end of the ClientHello.
     pub client_hello: Option<Elapsed>,
     pub downstream_handshake: Option<Elapsed>,

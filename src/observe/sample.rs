@@ -56,6 +56,7 @@ pub(crate) fn full_record() -> Record {
             verified: Some(true),
         })),
         times: Times {
+            proxy_header: millis(0, 60),
             client_hello: millis(0, 120),
             downstream_handshake: millis(1, 250),
             queue: millis(2, 500),

@@ -35,6 +35,7 @@ pub(super) async fn read_header(
     } else {
         without(plan.demand, Cause::Untrusted, UNTRUSTED)
     };
+    story.record().times.proxy_header = Some(story.begun().elapsed().into());
     let header = read.inspect_err(|_| socket.abort_on_close())?;
     if let Some(header) = &header {
         adopt(story.record(), header);

@@ -41,6 +41,7 @@ pub const PATH_UP: &str = "path_up";
 pub const PATH_DOWN: &str = "path_down";
 pub const FALLBACK_UP: &str = "fallback_up";
 pub const FALLBACK_DOWN: &str = "fallback_down";
+pub const PROXY_HEADER_MS: &str = "proxy_header_ms";
 pub const CLIENT_HELLO_MS: &str = "client_hello_ms";
 pub const DOWNSTREAM_HANDSHAKE_MS: &str = "downstream_handshake_ms";
 pub const QUEUE_MS: &str = "queue_ms";
@@ -58,7 +59,7 @@ pub const LEFT_OUT: &str = "left_out";
 pub const SAMPLED: &str = "sampled";
 
 /// Every field, in the order of a line.
-pub const ALL: [&str; 55] = [
+pub const ALL: [&str; 56] = [
     TIME,
     ID,
     CORE,
@@ -99,6 +100,7 @@ pub const ALL: [&str; 55] = [
     PATH_DOWN,
     FALLBACK_UP,
     FALLBACK_DOWN,
+    PROXY_HEADER_MS,
     CLIENT_HELLO_MS,
     DOWNSTREAM_HANDSHAKE_MS,
     QUEUE_MS,

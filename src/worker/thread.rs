@@ -14,7 +14,7 @@ use super::mailbox::{Census, Inbox, Letter, Mailbox};
 use super::next::{Duty, generation, tell};
 use super::reports::Reporter;
 use crate::config::Plan;
-use crate::net::{Listening, PeerAddress};
+use crate::net::{Listening, PeerAddress, count_waits};
 use crate::observe::RecordSender;
 use crate::observe::meters::PlanMeters;
 use crate::session::{Access, Core, Parts, RunState};
@@ -133,6 +133,7 @@ async fn run(shared: Arc<Shared>, assignment: Assignment) -> Result<(), WorkerEr
     let core = core(&shared, id, log, &reporter).map_err(WorkerError::Material)?;
     // A plan that others follow is not kept for the thread's life.
     drop(shared);
+    count_waits(Arc::clone(&core.meters));
     let duty = Duty::new(Rc::new(core), reporter);
     for Listen {
         socket,

@@ -9,6 +9,8 @@ pub struct CoreMeters {
     pub live: Count,
     /// Generations that are held: the one for new connections, and those that others began with.
     pub generations: Count,
+    /// Waits for a socket, each one operation of the core's ring.
+    pub ring_waits: Count,
     /// Descriptors or memory had run out, and accepting rested.
     pub accept_pauses: Count,
     /// Pipes that the kernel made smaller than they were asked for.
@@ -23,6 +25,7 @@ impl Default for CoreMeters {
         Self {
             live: Count::new(),
             generations: Count::new(),
+            ring_waits: Count::new(),
             accept_pauses: Count::new(),
             pipes_small: Count::new(),
             pipes_refused: Count::new(),

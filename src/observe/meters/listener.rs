@@ -16,7 +16,8 @@ pub struct ListenerMeters {
 }
 
 /// Phases whose times are shown, as the access log names them.
-pub const TIMED: [&str; 6] = [
+pub const TIMED: [&str; 7] = [
+    "proxy_header",
     "client_hello",
     "downstream_handshake",
     "queue",
@@ -24,7 +25,7 @@ pub const TIMED: [&str; 6] = [
     "upstream_handshake",
     "first_byte",
 ];
-const FIRST_BYTE: usize = 5;
+const FIRST_BYTE: usize = 6;
 
 /// Connections that live, by phase.
 #[derive(Debug)]
@@ -101,6 +102,7 @@ impl ListenerMeters {
 
 fn timed(times: &Times) -> [Option<Elapsed>; TIMED.len()] {
     [
+        times.proxy_header,
         times.client_hello,
         times.downstream_handshake,
         times.queue,

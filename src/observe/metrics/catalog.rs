@@ -66,6 +66,8 @@ metrics! {
         "Connections that live on a core.";
     CORE_PLANS: Gauge "ringway_core_plans" ["core"]
         "Configurations that a core holds: the one for new connections, and those that others began with.";
+    RING_WAITS: Counter "ringway_core_ring_waits_total" ["core"]
+        "Operations that a core has put on its ring to wait for a socket.";
     ACCEPT_PAUSES: Counter "ringway_core_accept_pauses_total" ["core"]
         "Times that accepting rested because files or memory had run out.";
     PIPES_SMALL: Counter "ringway_core_pipes_small_total" ["core"]

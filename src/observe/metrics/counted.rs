@@ -37,6 +37,8 @@ fn write_cores(page: &mut Page, registry: &Registry) {
     cores().for_each(|(core, it)| family.count([&core.to_string()], it.live.value()));
     let mut family = page.family(&catalog::CORE_PLANS);
     cores().for_each(|(core, it)| family.count([&core.to_string()], it.generations.value()));
+    let mut family = page.family(&catalog::RING_WAITS);
+    cores().for_each(|(core, it)| family.count([&core.to_string()], it.ring_waits.value()));
     let mut family = page.family(&catalog::ACCEPT_PAUSES);
     cores().for_each(|(core, it)| family.count([&core.to_string()], it.accept_pauses.value()));
     let mut family = page.family(&catalog::PIPES_SMALL);

@@ -49,9 +49,33 @@ pub enum SinkError {
 #[derive(Debug, Default)]
 struct Counters {
     written: AtomicU64,
-    dropped: AtomicU64,
+    /// Lines that the writer has lost, beside those that found their queue full.
+    lost: AtomicU64,
+    /// What found each queue full, counted by its core: told also while the writer is stuck.
+    refused: Lock,
     /// Attempts at writing that failed.
     failures: AtomicU64,
+}
+
+#[expect(
+    clippy::disallowed_types,
+    reason = "the control thread's own; no worker sees it"
+)]
+type Lock = std::sync::Mutex<Vec<Arc<AtomicU64>>>;
+
+impl Counters {
+    fn add_queue(&self, refused: Arc<AtomicU64>) {
+        let queues = self.refused.lock();
+        let mut queues = queues.unwrap_or_else(std::sync::PoisonError::into_inner);
+        queues.push(refused);
+    }
+
+    fn dropped(&self) -> u64 {
+        let queues = self.refused.lock();
+        let queues = queues.unwrap_or_else(std::sync::PoisonError::into_inner);
+        let refused = queues.iter().map(|it| it.load(Ordering::Relaxed));
+        refused.sum::<u64>() + self.lost.load(Ordering::Relaxed)
+    }
 }
 
 /// What the writer has done since it started, for any thread to read.
@@ -68,7 +92,7 @@ impl LogCounts {
     /// As [`SinkHandle::dropped`].
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.0.dropped.load(Ordering::Relaxed)
+        self.0.dropped()
     }
 
     /// As [`SinkHandle::failures`].
@@ -129,6 +153,7 @@ impl SinkHandle {
             return RecordSender::off();
         };
         let (sender, lane) = lane(self.queue_max, writer.asleep.clone(), writer.thread.clone());
+        self.counters.add_queue(lane.refused());
         writer.order(Command::Serve(lane));
         sender
     }
@@ -153,10 +178,10 @@ impl SinkHandle {
     }
 
     /// Lines lost so far, because a queue was full or because the log could not be written to
-    /// the end. Grows up to a second late.
+    /// the end.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.counters.dropped.load(Ordering::Relaxed)
+        self.counters.dropped()
     }
 
     /// Attempts at writing that failed so far.

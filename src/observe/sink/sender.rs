@@ -98,6 +98,11 @@ impl Lane {
         self.records.slots()
     }
 
+    /// The count of records that the ring had no room for.
+    pub(super) fn refused(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.dropped)
+    }
+
     /// Records dropped since this was last asked.
     pub(super) fn newly_dropped(&mut self) -> u64 {
         let dropped = self.dropped.load(Ordering::Relaxed);

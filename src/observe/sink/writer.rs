@@ -74,7 +74,8 @@ impl Writer {
                 Ok(Command::Serve(lane)) => self.lanes.push(lane),
                 Ok(Command::Reopen) => {
                     let lost = self.output.reopen(&mut self.batch);
-                    self.count_lost(lost);
+                    self.counters.lost.fetch_add(lost, Ordering::Relaxed);
+                    self.output.count_lost(lost);
                 }
                 Ok(Command::Close) | Err(TryRecvError::Disconnected) => self.closing = true,
                 Err(TryRecvError::Empty) => return,
@@ -96,7 +97,7 @@ impl Writer {
         self.take_up_drops();
         let Progress { written, lost } = self.output.write(&mut self.batch, now);
         self.counters.written.fetch_add(written, Ordering::Relaxed);
-        self.counters.dropped.fetch_add(lost, Ordering::Relaxed);
+        self.counters.lost.fetch_add(lost, Ordering::Relaxed);
         let failures = self.output.failures();
         self.counters.failures.store(failures, Ordering::Relaxed);
         self.report_drops(now);
@@ -121,7 +122,7 @@ impl Writer {
     fn take_up_drops(&mut self) {
         let new: u64 = self.lanes.iter_mut().map(Lane::newly_dropped).sum();
         self.lanes.retain(|lane| !lane.is_over());
-        self.count_lost(new);
+        self.output.count_lost(new);
         // While the log does not work they are told when it does again.
         if self.output.retry_at().is_none() {
             self.drops.unreported += new;
@@ -140,11 +141,6 @@ impl Writer {
                 reported_at: Some(now),
             };
         }
-    }
-
-    fn count_lost(&mut self, lines: u64) {
-        self.counters.dropped.fetch_add(lines, Ordering::Relaxed);
-        self.output.count_lost(lines);
     }
 
     /// Waits for what is next: a retry, more lines to gather, or the next record at all.
@@ -186,7 +182,7 @@ impl Writer {
             }
         }
         let lost = self.batch.lines() + self.waiting();
-        self.counters.dropped.fetch_add(lost, Ordering::Relaxed);
+        self.counters.lost.fetch_add(lost, Ordering::Relaxed);
         let total = lost + self.drops.unreported + self.output.lost();
         if total > 0 {
             tracing::error!("access log: {total} lines are lost at the end");
