@@ -8,14 +8,22 @@
 )]
 
 use std::ffi::OsStr;
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use std::fs;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use ringway_support::curl::Curl;
 use ringway_support::link::Address;
 use ringway_support::peer::{ClosedPort, Service};
+use ringway_support::pki::Authority;
 use ringway_support::proxy::Exit;
+use ringway_support::reload::replace;
+use ringway_support::sys::as_user;
+use ringway_support::tls::ClientTls;
 use ringway_support::toml::front_to_back;
 use ringway_support::{DEADLINE, Ending, House, Link, Peer, Proxy, ringway, until};
 use serde_json::Value;
@@ -411,6 +419,18 @@ fn the_plan_is_shown_as_explain_has_it_and_without_what_checks_say() {
         "{text}"
     );
     assert!(!text.contains("secret-word"), "{text}");
+    // Nor is it in what a reload changes, here or in the log.
+    let file = fs::read_to_string(rig.proxy.file()).unwrap();
+    replace(
+        rig.proxy.file(),
+        file.replace("secret-word", "secret-words"),
+    );
+    let (_, changes) = rig.get("/diff");
+    assert!(changes.contains("upstream.back.check.send"), "{changes}");
+    assert_eq!(rig.post("/reload", "").0, 200);
+    let stderr = rig.proxy.stderr();
+    assert!(stderr.contains("~ upstream.back.check.send"), "{stderr}");
+    assert!(!(changes + &stderr).contains("secret-word"), "{stderr}");
     assert!(
         text.contains("runtime.drain_timeout") && text.contains("# default: "),
         "{text}"
@@ -499,6 +519,108 @@ fn the_commands_show_and_change_what_the_server_does() {
     rig.command(&["status"])
         .expect_code(71)
         .expect_words(&["--socket"]);
+}
+
+/// Whoever asks at the wrong place is told which is the right one.
+#[test]
+fn each_way_in_which_a_socket_does_not_answer_has_its_own_cure() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    fs::write(at("file"), "").unwrap();
+    // Whoever listened has gone and left its socket behind.
+    drop(UnixListener::bind(at("stale")).unwrap());
+    let stranger = UnixListener::bind(at("stranger")).unwrap();
+    let answer = thread::spawn(move || {
+        let (mut stream, _) = stranger.accept().unwrap();
+        // All of it, or a reset would come behind the answer.
+        let mut request = [0; 1024];
+        let _ = stream.read(&mut request).unwrap();
+        stream.write_all(b"220 mail.example.org ESMTP\r\n").unwrap();
+    });
+    let long = "x".repeat(200);
+    for (socket, words) in [
+        (at("nothing"), "start ringway with an [admin] table"),
+        (at("file"), "this is no socket"),
+        (at("stale"), "the process that listened there has ended"),
+        (at("stranger"), "does not answer as ringway does"),
+        (at(&long), "at most 107 bytes"),
+    ] {
+        let arguments = ["status", "--socket", &socket].map(OsStr::new);
+        let said = ringway!().command(&arguments);
+        said.expect_code(71);
+        for words in [words, &socket, "\n  cure: "] {
+            assert!(said.stderr.contains(words), "{words}: {}", said.stderr);
+        }
+        assert_eq!(said.stdout, "");
+    }
+    answer.join().unwrap();
+}
+
+#[test]
+fn who_may_not_write_to_the_socket_is_told_who_may() {
+    let rig = Rig::start("mode = \"0600\"");
+    let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    open(rig.socket.parent().unwrap(), 0o755).unwrap();
+    let refusal = as_user(65_534, || {
+        UnixStream::connect(&rig.socket).unwrap_err().kind()
+    });
+    match refusal {
+        Ok(kind) => assert_eq!(kind, ErrorKind::PermissionDenied),
+        Err(error) => println!("SKIPPED: only root can be another user: {error}"),
+    }
+}
+
+#[test]
+fn top_tells_handshakes_by_kind_failures_by_reason_and_their_slowest_hundredth() {
+    let house = House::new();
+    let rig = Rig::start_with("", &house.terminate());
+    let front = rig.proxy.address("front").clone();
+    let over = AtomicBool::new(false);
+    let top = thread::scope(|scope| {
+        scope.spawn(|| {
+            let known = ClientTls::trusting(&house.ca).config();
+            let stranger = ClientTls::trusting(&Authority::root("Another root")).config();
+            while !over.load(Ordering::Relaxed) {
+                for config in [&known, &ClientTls::trusting(&house.ca).config()] {
+                    let mut link = Link::connect_tls(&front, config, "localhost").unwrap();
+                    link.ping(&[7; 20_000]);
+                }
+                assert!(Link::connect_tls(&front, &stranger, "localhost").is_err());
+            }
+        });
+        let top = rig.command(&["top", "--once", "--interval", "2s"]);
+        over.store(true, Ordering::Relaxed);
+        top
+    });
+    top.expect_code(0);
+    let line = |begin: &str| {
+        let found = top.stdout.lines().find_map(|line| line.strip_prefix(begin));
+        found.unwrap_or_else(|| panic!("no line of {begin:?}:\n{}", top.stdout))
+    };
+    let words: Vec<&str> = line("handshakes downstream ").split(' ').collect();
+    let [
+        "full",
+        full,
+        "resumed",
+        resumed,
+        "failed",
+        failed,
+        "p99",
+        p99,
+    ] = words[..]
+    else {
+        panic!("{words:?}");
+    };
+    for rate in [full, resumed, failed, line("failures downstream alert ")] {
+        let rate: f64 = rate.strip_suffix("/s").unwrap().parse().unwrap();
+        assert!(rate > 0.0, "{}", top.stdout);
+    }
+    assert!(p99.ends_with("ms") || p99.ends_with('s'), "{p99}");
+    assert_ne!(line("throughput up "), "0B/s down 0B/s");
+    let busy: Vec<_> = (0..2)
+        .map(|core| line(&format!("core {core} busy ")))
+        .collect();
+    assert!(busy.iter().any(|it| !it.starts_with("0%")), "{busy:?}");
 }
 
 #[test]

@@ -168,8 +168,9 @@ fn ten_upgrades_under_full_handshakes_fail_no_operation_and_leave_nothing_behind
     let (place, house) = (Place::new(), House::new());
     let echo = Peer::plain().echo();
     let toml = front_to_back("", &house.terminate(), echo.address());
-    let mut proxy = place.ringway().start(&toml);
+    let mut proxy = place.ringway().with_exact_memory().start(&toml);
     let address = proxy.address("front").clone();
+    let mut memory = Vec::new();
     let files = proxy.open_files();
     let client = ClientTls::trusting(&house.ca).config();
     let transfer = || {
@@ -184,7 +185,9 @@ fn ten_upgrades_under_full_handshakes_fail_no_operation_and_leave_nothing_behind
         // Accepted by the old process, which still has its handshake before it.
         let hesitant = Link::connect(&address).unwrap();
         load.go_on(8);
-        let next = place.follow(&proxy, place.successor(), &toml);
+        memory.push(proxy.memory_bytes());
+        let successor = place.successor().with_exact_memory();
+        let next = place.follow(&proxy, successor, &toml);
         left.push((std::mem::replace(&mut proxy, next), long));
         let mut hesitant = hesitant.start_tls(&client, "localhost").unwrap();
         hesitant.ping(b"at last");
@@ -210,6 +213,10 @@ fn ten_upgrades_under_full_handshakes_fail_no_operation_and_leave_nothing_behind
         old.wait_exit().expect_code(0);
     }
     proxy.wait_no_more_files(files, 0);
+    // What is handed on from process to process would show in each one after.
+    let least = |some: &[u64]| some.iter().copied().min().unwrap();
+    let grown = least(&memory[7..]).saturating_sub(least(&memory[1..4]));
+    assert!(grown < 2 << 20, "memory of each process: {memory:?}");
     proxy.signal(SIGTERM);
     proxy.wait_exit().expect_code(0);
     assert!(!place.door().exists(), "the last one takes it away");

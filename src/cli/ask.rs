@@ -45,6 +45,10 @@ pub(super) enum AskError {
         status: u16,
         words: String,
     },
+    /// What `ringway check` says of the configuration, or why the machine refuses it.
+    Unloadable {
+        report: String,
+    },
 }
 
 impl Socket {
@@ -81,14 +85,26 @@ impl Socket {
         let Some((status, body)) = parsed(&answer) else {
             return Err(self.strange());
         };
-        match status {
-            200..300 => Ok(body.to_owned()),
+        match (status, serde_json::from_str(body)) {
+            (200..300, _) => Ok(body.to_owned()),
+            (UNPROCESSABLE, Ok(Refusal { error, .. })) => {
+                Err(AskError::Unloadable { report: error })
+            }
             _ => Err(AskError::Refused {
                 status,
                 words: words(body),
             }),
         }
     }
+}
+
+/// The answer to a configuration that cannot be used.
+const UNPROCESSABLE: u16 = 422;
+
+#[derive(Deserialize)]
+struct Refusal {
+    error: String,
+    cure: String,
 }
 
 fn exchange(path: &Path, request: &[u8]) -> io::Result<Vec<u8>> {
@@ -118,11 +134,6 @@ fn parsed(answer: &[u8]) -> Option<(u16, &str)> {
 
 /// What a refusal says; the body itself where it is none of ours.
 fn words(body: &str) -> String {
-    #[derive(Deserialize)]
-    struct Refusal {
-        error: String,
-        cure: String,
-    }
     match serde_json::from_str::<Refusal>(body) {
         Ok(Refusal { error, cure }) => format!("{error}\n  cure: {cure}"),
         Err(_) => body.trim().to_owned(),
@@ -133,9 +144,13 @@ impl AskError {
     /// Says it on stderr.
     pub(super) fn exit(&self) -> ExitCode {
         // A closed stderr has nobody to tell.
-        let _ = writeln!(io::stderr(), "ringway: {self}");
+        let _ = match self {
+            // As `check` prints it, to the byte.
+            Self::Unloadable { report } => writeln!(io::stderr(), "{report}\n\nringway: {self}"),
+            _ => writeln!(io::stderr(), "ringway: {self}"),
+        };
         ExitCode::from(match self {
-            Self::Refused { .. } | Self::NoTerminal => EXIT_REFUSED,
+            Self::Refused { .. } | Self::Unloadable { .. } | Self::NoTerminal => EXIT_REFUSED,
             Self::Unreachable { .. } | Self::Strange { .. } | Self::Terminal(_) => EXIT_SYSTEM,
         })
     }
@@ -145,17 +160,7 @@ impl fmt::Display for AskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreachable { path, error } => {
-                let cure = match error.kind() {
-                    io::ErrorKind::NotFound => {
-                        "start ringway with an [admin] table in its configuration, or say where its \
-                         socket is with --socket"
-                    }
-                    io::ErrorKind::ConnectionRefused => "the process that listened there has ended",
-                    io::ErrorKind::PermissionDenied => {
-                        "run as root or as a user that `mode` of [admin] lets in"
-                    }
-                    _ => "see that the process is alive",
-                };
+                let cure = cure(path, error);
                 let path = path.display();
                 write!(f, "{path} does not answer: {error}\n  cure: {cure}")
             }
@@ -177,7 +182,36 @@ impl fmt::Display for AskError {
                 )
             }
             Self::Refused { status, words } => write!(f, "{words} (HTTP {status})"),
+            Self::Unloadable { .. } => write!(f, "not taken, everything stays as it was"),
         }
+    }
+}
+
+/// What to do where nobody answers.
+fn cure(path: &Path, error: &io::Error) -> &'static str {
+    let is_socket = || {
+        use std::os::unix::fs::FileTypeExt as _;
+        std::fs::metadata(path).is_ok_and(|it| it.file_type().is_socket())
+    };
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            "start ringway with an [admin] table in its configuration, or say where its socket is \
+             with --socket"
+        }
+        io::ErrorKind::ConnectionRefused if is_socket() => {
+            "the process that listened there has ended: start it, or say with --socket where another \
+             one listens"
+        }
+        io::ErrorKind::ConnectionRefused => {
+            "this is no socket: name the one of [admin] with --socket"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "run as root or as a user that `mode` of [admin] lets in"
+        }
+        io::ErrorKind::InvalidInput => {
+            "a socket's path has at most 107 bytes: name it from nearer by"
+        }
+        _ => "see that the process is alive",
     }
 }
 
@@ -215,5 +249,15 @@ mod tests {
             words.contains("[admin]") && words.contains("--socket"),
             "{words}"
         );
+    }
+
+    #[test]
+    fn who_is_not_let_in_is_told_who_is() {
+        let error = AskError::Unreachable {
+            path: "/run/ringway/admin.sock".into(),
+            error: io::ErrorKind::PermissionDenied.into(),
+        };
+        let words = error.to_string();
+        assert!(words.contains("`mode` of [admin]"), "{words}");
     }
 }

@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::ask::Socket;
@@ -16,7 +17,7 @@ pub(super) struct Process {
     #[command(flatten)]
     socket: Socket,
     /// Send SIGHUP to this process instead: what comes of it stands in its log.
-    #[arg(long, value_name = "PID")]
+    #[arg(long, value_name = "PID", conflicts_with = "path")]
     pid: Option<i32>,
 }
 
@@ -36,8 +37,11 @@ pub(super) fn run(process: &Process) -> ExitCode {
 fn hang_up(pid: i32) -> ExitCode {
     let process = Pid::from_raw(pid).filter(|_| pid > 0);
     let sent = process
-        .ok_or(rustix::io::Errno::SRCH)
-        .and_then(|process| kill_process(process, Signal::HUP));
+        .ok_or_else(|| Errno::SRCH.to_string())
+        .and_then(|process| {
+            is_ringway(pid)?;
+            kill_process(process, Signal::HUP).map_err(|error| error.to_string())
+        });
     match sent {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -49,6 +53,14 @@ fn hang_up(pid: i32) -> ExitCode {
             );
             ExitCode::from(EXIT_SYSTEM)
         }
+    }
+}
+
+/// Most programs end by SIGHUP, so none is sent to who is known to be another one.
+fn is_ringway(pid: i32) -> Result<(), String> {
+    match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
+        Ok(name) if !name.contains("ringway") => Err(format!("it is `{}`", name.trim_end())),
+        _ => Ok(()),
     }
 }
 

@@ -20,6 +20,23 @@ pub enum Origin {
     Default { why: &'static str },
 }
 
+/// Keys whose values may be secret: what a check says to a server may log it in. All others are
+/// names of files, never what is in them.
+const MASKED: [&str; 2] = ["check.send", "check.expect"];
+
+impl Effective {
+    /// The value as whoever may look at the process may see it, and its log show it.
+    #[must_use]
+    pub fn masked(&self) -> &str {
+        let is_default = matches!(self.origin, Origin::Default { .. });
+        let is_secret = MASKED.iter().any(|key| self.key.ends_with(key));
+        match is_secret && !is_default {
+            true => "\"***\"",
+            false => &self.value,
+        }
+    }
+}
+
 /// Values wider than this do not push every origin to the right.
 const VALUE_COLUMNS_MAX: usize = 44;
 

@@ -1,8 +1,13 @@
 //! The proxy itself, with less and less rights, under traffic.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+
+use aws_lc_rs::hkdf;
 
 use ringway_support::pki::Leaf;
 use ringway_support::tls::{ClientTls, ServerTls};
@@ -37,6 +42,11 @@ pub(crate) const TESTS: &[Test] = &[
         Needs::Root,
         "no_text_of_a_key_file_is_left_in_its_memory",
         memory,
+    ),
+    (
+        Needs::Root,
+        "no_secret_of_a_connection_is_left_in_its_memory",
+        secrets_of_connections,
     ),
     (
         Needs::Landlock,
@@ -239,22 +249,112 @@ fn memory() {
     assert!(!holds(proxy.pid(), &secrets), "a key is left in memory");
 }
 
+/// Takes what a client knows of its connections' secrets.
+#[derive(Debug)]
+struct Known(Sender<(String, Vec<u8>)>);
+
+impl rustls::KeyLog for Known {
+    fn log(&self, label: &str, _: &[u8], secret: &[u8]) {
+        let known = (label.to_owned(), secret.to_vec());
+        self.0.send(known).unwrap();
+    }
+}
+
+/// HKDF-Expand-Label(secret, label, "", bytes) of RFC 8446 7.1, for SHA-256.
+fn derived(secret: &[u8], label: &str, bytes: usize) -> Vec<u8> {
+    struct Bytes(usize);
+    impl hkdf::KeyType for Bytes {
+        fn len(&self) -> usize {
+            self.0
+        }
+    }
+    let label = format!("tls13 {label}");
+    let lengths = [
+        0,
+        u8::try_from(bytes).unwrap(),
+        u8::try_from(label.len()).unwrap(),
+    ];
+    let info = [&lengths[..], label.as_bytes(), &[0]];
+    let secret = hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, secret);
+    let mut out = vec![0; bytes];
+    let expanded = secret.expand(&info, Bytes(bytes)).unwrap();
+    expanded.fill(&mut out).unwrap();
+    out
+}
+
+/// Connections that have ended: their traffic secrets, and the keys that come of them.
+fn secrets_of_connections() {
+    let house = House::new();
+    let server = Peer::tls(ServerTls::with(&house.backend).config()).echo();
+    let (known, secrets) = mpsc::channel();
+    let known = Arc::new(Known(known));
+    let toml = listener(
+        "front",
+        "back",
+        "",
+        &(house.terminate() + "protocols = \"TLSv1.3\"\nciphers = \"TLS_AES_128_GCM_SHA256\"\n"),
+    ) + &upstream("back", &[server.address()], &house.originate("back"));
+    let proxy = ringway!().workers(1).start(&toml);
+    let begin = || {
+        let mut config = (*ClientTls::trusting(&house.ca).config()).clone();
+        config.key_log = Arc::clone(&known) as _;
+        let config = Arc::new(config);
+        let mut link = Link::connect_tls(proxy.address("front"), &config, "localhost").unwrap();
+        link.ping(&[7; 3_000]);
+        link
+    };
+    let finish = |mut link: Link| {
+        link.finish().unwrap();
+        assert_eq!(link.expect_end(), Ending::Clean);
+    };
+    let of_all = || {
+        let mut named = Vec::new();
+        for (label, secret) in secrets.try_iter() {
+            if label.ends_with("TRAFFIC_SECRET_0") {
+                named.push((format!("key of {label}"), derived(&secret, "key", 16)));
+                named.push((format!("iv of {label}"), derived(&secret, "iv", 12)));
+            }
+            named.push((label, secret));
+        }
+        named.into_iter().unzip()
+    };
+    (0..12).for_each(|_| finish(begin()));
+    let (labels, needles): (Vec<String>, Vec<Vec<u8>>) = of_all();
+    assert!(needles.len() >= 12 * 9, "{}", needles.len());
+    // Later ones go over the same places of the stacks.
+    (0..5).for_each(|_| finish(begin()));
+    let _ = proxy.wait_records(17);
+    let left = held(proxy.pid(), &needles).into_iter();
+    let left: Vec<&str> = left.map(|at| labels[at].as_str()).collect();
+    assert!(left.is_empty(), "{left:?} are left in memory");
+    // What lives is there, and found.
+    let _: (Vec<String>, Vec<Vec<u8>>) = of_all();
+    let _lives = begin();
+    let (_, needles): (Vec<String>, Vec<Vec<u8>>) = of_all();
+    assert!(holds(proxy.pid(), &needles));
+}
+
 /// Whether the memory of a process, but what it shares with files, holds one of `needles`.
 fn holds(pid: u32, needles: &[Vec<u8>]) -> bool {
+    !held(pid, needles).is_empty()
+}
+
+/// Which of `needles` it holds.
+fn held(pid: u32, needles: &[Vec<u8>]) -> BTreeSet<usize> {
     const CHUNK: usize = 64 * 1024;
     let memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
     let mut chunk = vec![0; CHUNK];
     let zeros = vec![0; CHUNK];
-    let mut found = false;
+    let mut found = BTreeSet::new();
     for area in own_memory(pid) {
         for at in area.step_by(CHUNK / 2) {
             // Guard pages and the kernel's own cannot be read. What ends beyond the area is cut.
             let bytes = memory.read_at(&mut chunk, at).unwrap_or(0);
             let seen = &chunk[..bytes];
-            found |= *seen != zeros[..bytes]
-                && needles
-                    .iter()
-                    .any(|it| memchr::memmem::find(seen, it).is_some());
+            if *seen != zeros[..bytes] {
+                let is_there = |at: &usize| memchr::memmem::find(seen, &needles[*at]).is_some();
+                found.extend((0..needles.len()).filter(is_there));
+            }
         }
     }
     found

@@ -45,7 +45,7 @@ pub(super) async fn close(asked: Asked) -> Result<Answer, Answer> {
     if names_some == query.flag("all")? {
         return Err(Answer::wrong(
             "it is not clear which connections are to be closed",
-            "name them by id, listener, upstream, server, source or min_age, or write all=true alone",
+            "name them by id, listener, upstream, server, source or min_age, or write all=true (`--all`) alone",
         ));
     }
     let closed = end(&asked.reach, wanted(&query)?, &Order::BY_OPERATOR).await;

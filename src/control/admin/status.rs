@@ -205,19 +205,10 @@ pub(super) async fn plan(asked: Asked) -> Result<Answer, Answer> {
     }
 }
 
-/// Keys whose values may be secret: what a check says to a server may log it in. All others are
-/// names of files, never what is in them.
-const MASKED: [&str; 2] = ["check.send", "check.expect"];
-
 fn masked(effective: &Effective) -> Effective {
-    let is_default = matches!(effective.origin, Origin::Default { .. });
-    let is_secret = MASKED.iter().any(|key| effective.key.ends_with(key));
-    match is_secret && !is_default {
-        true => Effective {
-            value: "\"***\"".to_owned(),
-            ..effective.clone()
-        },
-        false => effective.clone(),
+    Effective {
+        value: effective.masked().to_owned(),
+        ..effective.clone()
     }
 }
 

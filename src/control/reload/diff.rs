@@ -136,6 +136,9 @@ fn values(before: &[Effective], after: &[Effective]) -> Vec<Change> {
     let (old, new) = (by_lasting_key(before), by_lasting_key(after));
     let known: BTreeMap<_, _> = old.iter().cloned().collect();
     let wanted: BTreeMap<_, _> = new.iter().cloned().collect();
+    let shown = |values: &BTreeMap<String, &Effective>, key: &String| {
+        values.get(key).map(|it| it.masked().to_owned())
+    };
     let mut keys: Vec<&String> = old.iter().map(|(key, _)| key).collect();
     keys.extend(
         new.iter()
@@ -144,18 +147,18 @@ fn values(before: &[Effective], after: &[Effective]) -> Vec<Change> {
     );
     let changed = keys
         .into_iter()
-        .filter(|it| known.get(*it) != wanted.get(*it));
+        .filter(|it| known.get(*it).map(|it| &it.value) != wanted.get(*it).map(|it| &it.value));
     changed
         .map(|key| Change::Set {
             key: key.clone(),
-            before: known.get(key).cloned(),
-            after: wanted.get(key).cloned(),
+            before: shown(&known, key),
+            after: shown(&wanted, key),
         })
         .collect()
 }
 
 /// A server is known by its address: its place in the list says nothing.
-fn by_lasting_key(effective: &[Effective]) -> Vec<(String, String)> {
+fn by_lasting_key(effective: &[Effective]) -> Vec<(String, &Effective)> {
     let addresses = effective.iter().filter_map(|it| {
         let server = it.key.strip_suffix(".address")?;
         server.ends_with(']').then_some((server, &it.value))
@@ -171,7 +174,7 @@ fn by_lasting_key(effective: &[Effective]) -> Vec<(String, String)> {
             }
             None => it.key.clone(),
         };
-        (key, it.value.clone())
+        (key, it)
     });
     renamed.collect()
 }
@@ -301,6 +304,19 @@ mod tests {
             lines.iter().all(|it| it.contains("127.0.0.1:3")),
             "{lines:?}"
         );
+    }
+
+    #[test]
+    fn what_a_check_says_is_told_to_have_changed_and_not_what_it_is() {
+        let text = |password: &str| {
+            format!(
+                "{FRONT}{}[upstream.back.check]\nexpect = \"+OK\"\nsend = \"AUTH {password}\"\n",
+                back("\"127.0.0.1:1\"")
+            )
+        };
+        let line = "~ upstream.back.check.send: \"***\" -> \"***\"";
+        assert_eq!(changed(&text("one"), &text("two")), [line]);
+        assert_eq!(changed(&text("one"), &text("one")), ["nothing changes"]);
     }
 
     #[test]
