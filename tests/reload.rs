@@ -187,15 +187,28 @@ fn an_address_that_cannot_be_bound_leaves_everything_as_it_was() {
     let echo = Peer::plain().echo();
     let other = speaker("other");
     let taken = Peer::plain();
-    let mut proxy = ringway!().start(&front_to_back("", "", echo.address()));
+    let open = "[sandbox]\nlandlock = false\n";
+    let first = front_to_back("", "", echo.address()) + open;
+    let mut proxy = ringway!().start(&first);
+    let folder = TempDir::new().unwrap();
+    let made = folder.path().join("made.sock");
+    // Others that could be bound are let go again.
     let second = front_to_back("", "", other.address())
+        + &listener("free", "back", "", "")
         + &format!(
-            "[[listener]]\nname = \"side\"\nbind = \"{}\"\nupstream = \"back\"\n",
+            "[[listener]]\nname = \"side\"\nbind = [\"unix:{}\", \"{}\"]\nupstream = \"back\"\n\
+             [sandbox]\nlandlock = false\n",
+            made.display(),
             taken.address()
         );
     proxy.write(&second);
-    let said = proxy.reload_refused();
-    assert!(said.contains("another process listens there"), "{said}");
+    let files = proxy.open_files();
+    for _ in 0..3 {
+        let said = proxy.reload_refused();
+        assert!(said.contains("another process listens there"), "{said}");
+        assert!(!made.exists());
+    }
+    proxy.wait_no_more_files(files, 0);
     Link::connect(proxy.address("front")).unwrap().ping(b"echo");
     proxy.expect_alive();
 }
