@@ -428,6 +428,7 @@ fn the_plan_is_shown_as_explain_has_it_and_without_what_checks_say() {
     let (_, changes) = rig.get("/diff");
     assert!(changes.contains("upstream.back.check.send"), "{changes}");
     assert_eq!(rig.post("/reload", "").0, 200);
+    rig.proxy.wait_stderr(&["reloaded, generation 1"]);
     let stderr = rig.proxy.stderr();
     assert!(stderr.contains("~ upstream.back.check.send"), "{stderr}");
     assert!(!(changes + &stderr).contains("secret-word"), "{stderr}");
