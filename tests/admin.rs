@@ -105,6 +105,26 @@ impl Rig {
         ask(&self.socket, &request)
     }
 
+    /// Another state for its only server.
+    fn hold(&self, state: &str) {
+        let address = self.echo.address();
+        let target = format!("/server?upstream=back&server={address}&state={state}");
+        json(self.post(&target, ""));
+    }
+
+    /// Reloads with these keys in place of those that its group had.
+    fn change_group(&self, keys: &str) {
+        let text = std::fs::read_to_string(self.proxy.file()).unwrap();
+        let (before, group) = text.split_once("[upstream.back]\n").unwrap();
+        let kept = group
+            .lines()
+            .filter(|line| !line.starts_with("queue_timeout"));
+        let kept: Vec<&str> = kept.collect();
+        let text = format!("{before}[upstream.back]\n{keys}{}\n", kept.join("\n"));
+        replace(self.proxy.file(), text);
+        json(self.post("/reload", ""));
+    }
+
     /// The TCP address that the proxy named.
     fn port(&self) -> String {
         let stderr = self.proxy.stderr();
@@ -388,6 +408,29 @@ fn a_server_that_is_held_stays_so_through_a_reload_and_old_connections_obey_too(
     until("clients are served again", || {
         (!rig.turned_away()).then_some(())
     });
+}
+
+#[test]
+fn a_client_that_is_still_greeting_under_the_plan_before_does_not_come_to_a_server_that_is_held() {
+    let house = House::new();
+    let rig = Rig::start_with("", &house.terminate());
+    let config = ClientTls::trusting(&house.ca).config();
+    for state in ["drain", "down"] {
+        let waiting = Link::connect(rig.proxy.address("front")).unwrap();
+        let local = waiting.local();
+        until("it is accepted", || {
+            let total = json(rig.get("/connections"))["total"].as_u64();
+            (total == Some(1)).then_some(())
+        });
+        rig.change_group(&format!("queue_timeout = \"{}s\"\n", state.len()));
+        rig.hold(state);
+        let mut link = waiting.start_tls(&config, "localhost").unwrap();
+        let _ = link.send(b"hello");
+        assert_ne!(link.expect_end(), Ending::Clean, "{state}");
+        let record = rig.proxy.record_of(local);
+        record.expect(&[("end", "no_server"), ("phase", "connect")]);
+        rig.hold("up");
+    }
 }
 
 #[test]

@@ -17,9 +17,13 @@ fn visit(proxy: &Proxy) -> Record {
     let mut link = Link::connect(proxy.address("front")).unwrap();
     link.ping(b"hello");
     let local = link.local();
+    finish(link);
+    proxy.record_of(local)
+}
+
+fn finish(mut link: Link) {
     link.finish().unwrap();
     assert_eq!(link.expect_end(), Ending::Clean);
-    proxy.record_of(local)
 }
 
 fn toml(servers: &[&Address], keys: &str) -> String {
@@ -161,6 +165,28 @@ fn the_limit_of_a_server_counts_connections_of_the_plan_before() {
         let _ = link.send(b"x");
         (link.receive_some(&mut [0; 1]).ok() == Some(1)).then_some(())
     });
+}
+
+#[test]
+fn a_limit_that_is_new_counts_from_the_reload_on() {
+    let echo = Peer::plain().echo();
+    let mut proxy = ringway!().start(&toml(&[echo.address()], ""));
+    let mut before = Link::connect(proxy.address("front")).unwrap();
+    before.ping(b"not counted");
+    proxy.reload_with(&toml(&[echo.address()], "max_connections = 1"));
+    let mut first = Link::connect(proxy.address("front")).unwrap();
+    first.ping(b"the one");
+    let mut second = Link::connect(proxy.address("front")).unwrap();
+    let _ = second.send(b"too many");
+    assert_eq!(second.expect_end(), Ending::Reset);
+    // What was not counted is not given back.
+    let local = before.local();
+    finish(before);
+    let _ = proxy.record_of(local);
+    let mut third = Link::connect(proxy.address("front")).unwrap();
+    let _ = third.send(b"still too many");
+    assert_eq!(third.expect_end(), Ending::Reset);
+    first.ping(b"still the one");
 }
 
 /// The first name would need a restart otherwise: see docs/sandbox.md.

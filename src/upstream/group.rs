@@ -520,6 +520,15 @@ mod tests {
     }
 
     #[test]
+    fn the_same_answer_again_leaves_the_turns_where_they_are() {
+        let group = group(CoreId(0));
+        resolved(&group, &["10.0.0.2:2", "10.0.0.9:2"]);
+        let first = turn(&group);
+        resolved(&group, &["10.0.0.9:2", "10.0.0.2:2"]);
+        assert_ne!(turn(&group), first);
+    }
+
+    #[test]
     fn endpoints_that_stay_are_the_same_with_their_sessions() {
         let group = group(CoreId(0));
         resolved(&group, &["10.0.0.2:2", "10.0.0.9:2"]);

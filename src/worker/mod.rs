@@ -1,6 +1,7 @@
 //! One core: its thread, its ring, its listening sockets, its connections.
 
 mod mailbox;
+mod news;
 mod next;
 mod reports;
 mod serve;

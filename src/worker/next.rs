@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -60,6 +60,8 @@ pub(super) struct Duty {
     reporter: Rc<RefCell<Reporter>>,
     posts: RefCell<Vec<Rc<Post>>>,
     next: RefCell<Option<Next>>,
+    /// Groups of plans before, while connections that began with them live.
+    pub(super) former: RefCell<Vec<Weak<Group>>>,
 }
 
 /// Groups that a core has already, and their numbers in the next generation.
@@ -145,6 +147,7 @@ impl Duty {
             reporter,
             posts: RefCell::default(),
             next: RefCell::default(),
+            former: RefCell::default(),
         }
     }
 
@@ -221,9 +224,10 @@ impl Duty {
         let staying: HashSet<_> = generation.groups().iter().map(Rc::as_ptr).collect();
         let gone = before.groups().iter();
         for group in gone.filter(|it| !staying.contains(&Rc::as_ptr(it))) {
-            group.retire();
+            self.retire(group);
         }
         self.core.switch(Rc::new(generation));
+        self.all_resolved(&known);
         self.core.watch_proofs();
         self.reassign(&listeners, &before);
         for (socket, listening) in listening {
@@ -293,15 +297,16 @@ fn introduce(
         }
     }
     for letter in known {
-        if let Letter::Server {
-            group,
-            server,
-            address,
-            state,
-        } = letter
-            && !is_carried(*group)
-        {
-            generation.group(*group).told(*server, address, *state);
+        match letter {
+            Letter::Server {
+                group,
+                server,
+                address,
+                state,
+            } if !is_carried(*group) => {
+                generation.group(*group).told(*server, address, *state);
+            }
+            _ => {}
         }
     }
     fresh

@@ -5,12 +5,12 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use monoio::time::sleep;
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 
-use super::mailbox::{Census, Inbox, Letter, Mailbox};
+use super::mailbox::{Inbox, Letter, Mailbox};
 use super::next::{Duty, generation, tell};
 use super::reports::Reporter;
 use crate::config::Plan;
@@ -228,7 +228,6 @@ async fn read_letters(duty: &Duty, inbox: &Inbox) -> io::Result<()> {
 
 fn follow(duty: &Duty, letter: Letter) {
     let core = &duty.core;
-    let generation = core.generation();
     match letter {
         Letter::Prepare(preparation) => duty.prepare(preparation),
         Letter::Switch(switch) => duty.switch(switch),
@@ -241,15 +240,15 @@ fn follow(duty: &Duty, letter: Letter) {
             server,
             address,
             state,
-        } => generation.group(group).told(server, &address, state),
+        } => duty.told((group, server), &address, state),
         Letter::Hold {
             group,
             server,
             address,
             hold,
-        } => generation.group(group).hold(server, address.as_ref(), hold),
+        } => duty.hold((group, server), address.as_ref(), hold),
         Letter::List { wanted, max, reply } => reply.send(core.list(&wanted, max)),
-        Letter::Census(reply) => reply.send(census(core)),
+        Letter::Census(reply) => reply.send(duty.census()),
         Letter::End {
             wanted,
             order,
@@ -259,41 +258,7 @@ fn follow(duty: &Duty, letter: Letter) {
             group,
             server,
             found,
-        } => {
-            let group = generation.group(group);
-            match group.resolved(server, &found, Instant::now()) {
-                Ok(true) => {
-                    monoio::spawn(part(Rc::clone(core), Rc::clone(group)));
-                }
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::error!(core = %core.id, %error, "new addresses are not used");
-                }
-            }
-        }
-    }
-}
-
-fn census(core: &Core) -> Census {
-    let groups = core.generation();
-    let groups = groups.groups().iter().map(|group| group.census());
-    Census {
-        core: core.id,
-        live: core.live(),
-        groups: groups.collect(),
-    }
-}
-
-/// Ends what is left of the connections to addresses that leave the DNS now.
-async fn part(core: Rc<Core>, group: Rc<Group>) {
-    let drain = group.plan.resolve_drain.unwrap_or_default();
-    // Not asked of the clock again: a timer that fires early would miss them.
-    let until = Instant::now() + drain;
-    sleep(drain).await;
-    let overdue = group.overdue(until);
-    let marks: Vec<usize> = overdue.iter().map(|endpoint| endpoint.mark()).collect();
-    if !marks.is_empty() {
-        core.watch.wake(&marks);
+        } => duty.resolved((group, server), &found),
     }
 }
 

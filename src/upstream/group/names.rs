@@ -29,6 +29,9 @@ impl Group {
         found: &[Found],
         now: Instant,
     ) -> Result<bool, MaterialError> {
+        if self.has_found(server, found) {
+            return Ok(false);
+        }
         let before = self.members.borrow().endpoints.clone();
         let stays = |it: &Rc<Endpoint>| it.server != server || found.iter().any(|at| it.is_at(at));
         let (mut endpoints, left): (Vec<_>, Vec<_>) = before.into_iter().partition(stays);
@@ -87,6 +90,14 @@ impl Group {
         let rival = rival.map(|(rival, _)| Rc::clone(rival))?;
         drop(members);
         self.lease_at(&rival)
+    }
+
+    /// Whether the server's endpoints are these already.
+    fn has_found(&self, server: ServerId, found: &[Found]) -> bool {
+        let members = self.members.borrow();
+        let own = members.endpoints.iter().filter(|it| it.server == server);
+        let own: Vec<_> = own.map(|it| it.found.get()).collect();
+        own.len() == found.len() && found.iter().all(|it| own.contains(&Some(*it)))
     }
 
     fn returned_or_new(

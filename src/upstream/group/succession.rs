@@ -74,6 +74,17 @@ impl Group {
         twin.map(Rc::clone)
     }
 
+    /// Its numbers of a server of `other`: the configuration names its address so in both.
+    #[must_use]
+    pub fn same_servers(&self, other: &Self, server: ServerId) -> Vec<ServerId> {
+        let Some(configured) = other.configured(server) else {
+            return Vec::new();
+        };
+        let own = (0..).map(ServerId).zip(&self.plan.servers);
+        let same = own.filter(|(_, it)| it.address.value == *configured);
+        same.map(|(id, _)| id).collect()
+    }
+
     fn configured(&self, server: ServerId) -> Option<&ServerAddress> {
         let server = self.plan.servers.get(usize::from(server.0));
         server.map(|it| &it.address.value)
