@@ -410,6 +410,39 @@ fn a_server_that_is_held_stays_so_through_a_reload_and_old_connections_obey_too(
     });
 }
 
+/// Whatever it is, the group is another one with it.
+const CHANGED: &str = "queue_timeout = \"7s\"\n";
+
+#[test]
+fn a_server_that_is_held_stays_so_in_a_group_that_a_reload_changes() {
+    let rig = Rig::start("");
+    let mut first = rig.client();
+    let state = || json(rig.get("/status"))["upstreams"][0]["servers"][0].clone();
+    rig.hold("drain");
+    rig.change_group(CHANGED);
+    for _ in 0..4 {
+        assert!(rig.turned_away(), "on whichever core");
+    }
+    assert_eq!(state()["state"], "drained");
+    assert_eq!(state()["connections"], 1, "the plan before has it");
+    first.ping(b"it goes on");
+
+    rig.hold("up");
+    until("clients are served again", || {
+        (!rig.turned_away()).then_some(())
+    });
+    let second = rig.client();
+    assert_eq!(state()["connections"], 2, "of both plans");
+    rig.hold("down");
+    for mut link in [first, second] {
+        assert_eq!(link.expect_end(), Ending::Reset);
+        rig.proxy.record_of(link.local()).expect(&[
+            ("end", "operator"),
+            ("detail", "its server was taken down by the operator"),
+        ]);
+    }
+}
+
 #[test]
 fn a_client_that_is_still_greeting_under_the_plan_before_does_not_come_to_a_server_that_is_held() {
     let house = House::new();

@@ -306,6 +306,15 @@ fn introduce(
             } if !is_carried(*group) => {
                 generation.group(*group).told(*server, address, *state);
             }
+            Letter::Hold {
+                group,
+                server,
+                address,
+                hold,
+            } if !is_carried(*group) => {
+                let group = generation.group(*group);
+                group.hold(*server, address.as_ref(), *hold);
+            }
             _ => {}
         }
     }
