@@ -1,12 +1,15 @@
 //! What the kernel tells of a running proxy: files, memory, CPU, threads.
 
 use std::fs;
-use std::net::SocketAddrV4;
+use std::io;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use socket2::Socket;
+
 use crate::proxy::Proxy;
-use crate::sys::OpenFilesLimit;
+use crate::sys::{OpenFilesLimit, copy_descriptor};
 use crate::wait::{DEADLINE, until, within};
 
 /// What `/proc/PID/fd` holds.
@@ -49,6 +52,43 @@ pub fn keepalive_due(local: SocketAddrV4, remote: SocketAddrV4) -> Option<Durati
 const USER_HZ: u64 = 100;
 
 impl Proxy {
+    /// Copies of the TCP sockets that the process has on the address `local`, with `remote` at the
+    /// other end; `None`: those that listen there.
+    ///
+    /// # Errors
+    /// EPERM where this user may not trace the process.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    pub fn sockets_at(
+        &self,
+        local: SocketAddr,
+        remote: Option<SocketAddr>,
+    ) -> io::Result<Vec<Socket>> {
+        let directory = format!("/proc/{}/fd", self.pid());
+        let mut sockets = Vec::new();
+        for entry in fs::read_dir(directory).expect("the proxy runs").flatten() {
+            let target = fs::read_link(entry.path()).unwrap_or_default();
+            let number = entry.file_name().to_string_lossy().parse();
+            let (true, Ok(number)) = (target.to_string_lossy().starts_with("socket:"), number)
+            else {
+                continue;
+            };
+            let socket = match copy_descriptor(self.pid(), number) {
+                Ok(copy) => Socket::from(copy),
+                // Closed meanwhile.
+                Err(error) if error.raw_os_error() == Some(libc::EBADF) => continue,
+                Err(error) => return Err(error),
+            };
+            let own = socket.local_addr().ok().and_then(|it| it.as_socket());
+            let other = socket.peer_addr().ok().and_then(|it| it.as_socket());
+            if own == Some(local) && other == remote {
+                sockets.push(socket);
+            }
+        }
+        Ok(sockets)
+    }
+
     /// # Panics
     /// When the process is gone.
     #[must_use]

@@ -6,7 +6,7 @@
 )]
 
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
@@ -78,6 +78,54 @@ pub fn call(number: i64, arguments: [u32; 4]) -> io::Result<()> {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
+}
+
+/// A copy of another process's descriptor, to ask the kernel about what it stands for.
+///
+/// # Errors
+/// What pidfd_open(2) and pidfd_getfd(2) say: EPERM where this user may not trace the process.
+pub fn copy_descriptor(pid: u32, descriptor: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open(2) takes numbers and touches no memory of ours.
+    let process = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let process = owned(process)?;
+    // SAFETY: pidfd_getfd(2) takes numbers and touches no memory of ours.
+    let copy = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), descriptor, 0) };
+    owned(copy)
+}
+
+fn owned(descriptor: libc::c_long) -> io::Result<OwnedFd> {
+    match RawFd::try_from(descriptor).map_err(io::Error::other)? {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: the kernel has just opened it for the caller, and nobody else knows its number.
+        fd => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+    }
+}
+
+/// How many connections may wait to be accepted on a socket that listens.
+///
+/// # Errors
+/// What getsockopt(2) says.
+pub fn backlog(socket: RawFd) -> io::Result<u32> {
+    let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut bytes =
+        libc::socklen_t::try_from(size_of::<libc::tcp_info>()).map_err(io::Error::other)?;
+    // SAFETY: the kernel writes no more than `bytes` to `info`, and both live over the call.
+    let done = unsafe {
+        libc::getsockopt(
+            socket,
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut bytes,
+        )
+    };
+    if done != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: all of it is integers, which were zero before the kernel wrote some.
+    let info = unsafe { info.assume_init() };
+    // Of a listening socket this is sk_max_ack_backlog (tcp_get_info in the kernel's net/ipv4/tcp.c).
+    Ok(info.tcpi_sacked)
 }
 
 /// Sends `signal` to the process that the caller started as `pid` and has not yet reaped.
