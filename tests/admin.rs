@@ -10,6 +10,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -408,6 +409,52 @@ fn a_server_that_is_held_stays_so_through_a_reload_and_old_connections_obey_too(
     until("clients are served again", || {
         (!rig.turned_away()).then_some(())
     });
+}
+
+/// Says of every name that it is not there (RFC 1035 4.1.1: the question as it came, with QR, RD, RA
+/// and the code 3).
+fn deny_all(server: UdpSocket, first: ([u8; 512], usize, std::net::SocketAddr)) {
+    let deny = |(mut message, bytes, client): ([u8; 512], usize, std::net::SocketAddr)| {
+        message[2..4].copy_from_slice(&[0x81, 0x83]);
+        let _ = server.send_to(&message[..bytes], client);
+    };
+    deny(first);
+    let mut message = [0; 512];
+    while let Ok((bytes, client)) = server.recv_from(&mut message) {
+        deny((message, bytes, client));
+    }
+}
+
+#[test]
+fn while_a_reload_waits_for_a_name_others_are_answered_and_another_reload_has_its_turn() {
+    // The first name would need a restart otherwise: see docs/sandbox.md.
+    let rig = Rig::start_with("", "[sandbox]\nlandlock = false\n");
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    let text = std::fs::read_to_string(rig.proxy.file()).unwrap();
+    let text = text.replace("[runtime]", &format!("[runtime]\nresolver = \"{address}\""));
+    let unknown = "servers = [\"nobody.answers.example:1\", ";
+    replace(rig.proxy.file(), text.replace("servers = [", unknown));
+    let reload = || {
+        let mut stream = connect(&rig.socket);
+        stream.write_all(b"POST /reload HTTP/1.0\r\n\r\n").unwrap();
+        stream
+    };
+    let mut first = reload();
+    let mut question = [0; 512];
+    let (bytes, client) = silent.recv_from(&mut question).unwrap();
+    let mut second = reload();
+
+    assert_eq!(json(rig.get("/health"))["status"], "running");
+    assert_eq!(json(rig.get("/status"))["state"], "running");
+    let _served = rig.client();
+    let over = rig.proxy.stderr_lines("reloaded, generation");
+    assert!(over.is_empty(), "it waits: {over:?}");
+
+    std::thread::spawn(move || deny_all(silent, (question, bytes, client)));
+    assert_eq!(json(read_answer(&mut first))["generation"], 1);
+    assert_eq!(json(read_answer(&mut second))["generation"], 2);
+    let _served = rig.client();
 }
 
 /// Whatever it is, the group is another one with it.

@@ -38,6 +38,11 @@ impl Crew {
         (Self { notices }, received)
     }
 
+    /// A notice that came while nothing could be done about it will come again.
+    pub(super) fn postpone(&self, notice: Notice) {
+        tell(&self.notices, notice);
+    }
+
     /// Runs `body` on a thread of its own. It is given what to call once it is ready.
     pub(super) fn start<F>(&self, worker: usize, body: F) -> io::Result<()>
     where

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use super::board::Board;
 use super::prober::Prober;
 use super::reports::say;
-use super::resolver::{NameKey, Resolver, Source, questions};
+use super::resolver::{Memory, NameKey, Resolver, Source, questions};
 use crate::upstream::{Change, Found};
 use crate::worker::Shared;
 
@@ -25,7 +25,7 @@ pub(super) struct Names {
 impl Outside {
     /// Returns once names have their first answers, or after a while.
     pub(super) async fn start(shared: &Arc<Shared>, board: &Board) -> Self {
-        let names = Names::ask(shared, board, None).await;
+        let names = Names::ask(shared, board, Memory::default()).await;
         let (plan, client_tls) = (Arc::clone(&shared.plan), shared.client_tls.clone());
         let prober = Prober::start(plan, client_tls, publish(shared, board));
         for (key, addresses) in board.known() {
@@ -34,9 +34,16 @@ impl Outside {
         names.checked_by(prober)
     }
 
-    /// Asks for the names of the next plan; those that are known keep their answers.
-    pub(super) async fn names(&self, shared: &Arc<Shared>, board: &Board) -> Names {
-        Names::ask(shared, board, Some(&self.resolver)).await
+    /// Asks for the names of the next plan; those that are known keep their answers. Nothing is
+    /// borrowed while the answers come.
+    pub(super) fn names(
+        &self,
+        shared: &Arc<Shared>,
+        board: &Board,
+    ) -> impl Future<Output = Names> + use<> {
+        let (shared, board) = (Arc::clone(shared), board.clone());
+        let known = self.resolver.memory();
+        async move { Names::ask(&shared, &board, known).await }
     }
 
     /// The next plan is in force. Checks of servers that stay go on.
@@ -56,7 +63,7 @@ impl Outside {
 }
 
 impl Names {
-    async fn ask(shared: &Arc<Shared>, board: &Board, before: Option<&Resolver>) -> Self {
+    async fn ask(shared: &Arc<Shared>, board: &Board, before: Memory) -> Self {
         let prober = Arc::new(OnceLock::<Prober>::new());
         let (checked, posted) = (Arc::clone(&prober), board.clone());
         let generation = shared.generation;

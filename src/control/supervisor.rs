@@ -73,8 +73,8 @@ fn system(error: impl ToString) -> StartError {
 
 /// A running proxy: every worker accepts, every name has been asked for.
 pub struct Started {
-    crew: Crew,
-    notices: UnboundedReceiver<Notice>,
+    pub(super) crew: Crew,
+    pub(super) notices: UnboundedReceiver<Notice>,
     pub(super) context: Context,
     restarts: Restarts,
     pub(super) board: Board,
@@ -85,7 +85,7 @@ pub struct Started {
     pub(super) basis: Basis,
     pub(super) watch: FileWatch,
     /// What the admin server asks; nothing ever where there is none.
-    commands: Commands,
+    pub(super) commands: Commands,
     is_draining: bool,
     succession: Succession,
     reach: Reach,
@@ -382,7 +382,7 @@ impl Started {
                 asked = self.signals.next() => self.on_asked(asked).await,
                 () = self.watch.changed() => self.follow_files().await,
                 () = self.basis.look_due() => self.basis.warn_of_ends(),
-                Some(command) = self.commands.recv() => self.on_command(command).await,
+                Some(command) = self.commands.next() => self.on_command(command).await,
                 request = self.succession.request() => self.on_request(request),
             };
             if let ControlFlow::Break(running) = turn {
@@ -415,7 +415,7 @@ impl Started {
         ControlFlow::Continue(())
     }
 
-    fn on_notice(&mut self, notice: &Notice) -> Turn {
+    pub(super) fn on_notice(&mut self, notice: &Notice) -> Turn {
         let (worker, why) = match notice {
             Notice::Ready { worker } => {
                 tracing::info!("worker {worker} serves again");
@@ -466,7 +466,7 @@ impl Started {
                     Asked::Stop if interruptible => return false,
                     Asked::Stop => {}
                 },
-                Some(command) = self.commands.recv() => match command {
+                Some(command) = self.commands.next() => match command {
                     Command::Look(look) => look(self),
                     // It is under way.
                     Command::Drain => {}

@@ -1,3 +1,4 @@
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -28,7 +29,27 @@ pub(in crate::control) enum Command {
     Reload(oneshot::Sender<Result<Reloaded, String>>),
 }
 
-pub(in crate::control) type Commands = mpsc::Receiver<Command>;
+/// The supervisor's end.
+pub(in crate::control) struct Commands {
+    received: mpsc::Receiver<Command>,
+    /// Asked for while something else could not be left.
+    postponed: VecDeque<Command>,
+}
+
+impl Commands {
+    /// `None`: nobody can ask any more.
+    pub(in crate::control) async fn next(&mut self) -> Option<Command> {
+        match self.postponed.pop_front() {
+            Some(command) => Some(command),
+            None => self.received.recv().await,
+        }
+    }
+
+    /// The next commands will be these.
+    pub(in crate::control) fn put_back(&mut self, commands: impl IntoIterator<Item = Command>) {
+        self.postponed.extend(commands);
+    }
+}
 
 /// What routes may ask of the process.
 #[derive(Clone)]
@@ -41,11 +62,15 @@ pub(in crate::control) struct Reach {
 
 /// Both ends: what routes have, and what the supervisor listens to.
 pub(in crate::control) fn reach(board: &Board) -> (Reach, Commands) {
-    let (sender, commands) = mpsc::channel(COMMANDS_MAX);
+    let (sender, received) = mpsc::channel(COMMANDS_MAX);
     let reach = Reach {
         commands: sender,
         board: board.clone(),
         began: Instant::now(),
+    };
+    let commands = Commands {
+        received,
+        postponed: VecDeque::new(),
     };
     (reach, commands)
 }

@@ -4,6 +4,7 @@
 mod diff;
 mod ends;
 mod load;
+mod names;
 mod switch;
 mod watch;
 

@@ -13,7 +13,6 @@ use super::load::{Basis, Checked, load};
 use crate::config::{LogPlan, Plan, RuntimePlan};
 use crate::control::outside::Names;
 use crate::control::shared::{self, descriptors};
-use crate::control::signals::Asked;
 use crate::control::sockets::Renewal;
 use crate::control::supervisor::{Started, Turn};
 use crate::sys::raise_nofile;
@@ -199,29 +198,6 @@ impl Started {
             renewal,
             names,
         })
-    }
-
-    /// Waits for the first answers, unless somebody wants the process to end.
-    async fn names(&mut self, shared: &Arc<Shared>) -> Result<Names, String> {
-        let mut names = std::pin::pin!(self.outside.names(shared, &self.board));
-        let mut again = false;
-        let found = loop {
-            tokio::select! {
-                names = &mut names => break Ok(names),
-                asked = self.signals.next() => match asked {
-                    Asked::Stop => {
-                        self.signals.put_back(Asked::Stop);
-                        break Err("ringway was told to end".to_owned());
-                    }
-                    Asked::Reopen => self.sink.reopen(),
-                    Asked::Reload => again = true,
-                }
-            }
-        };
-        if again {
-            self.signals.put_back(Asked::Reload);
-        }
-        found
     }
 
     async fn prepare_workers(&self, shared: &Arc<Shared>, renewal: &Renewal) -> Result<(), String> {

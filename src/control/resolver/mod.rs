@@ -125,6 +125,12 @@ pub fn questions(plan: &Plan) -> Vec<Question> {
 #[derive(Debug)]
 pub struct Resolver {
     _tasks: JoinSet<()>,
+    memory: Memory,
+}
+
+/// What a resolver knows, for the one that succeeds it.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
     asked: Vec<(Sought, watch::Receiver<Remembered>)>,
 }
 
@@ -157,12 +163,12 @@ impl Resolver {
         questions: Vec<Question>,
         publish: impl FnMut(NameKey, Vec<Found>) + Send + 'static,
     ) -> Self {
-        Self::succeeding(None, (source, questions), publish).await
+        Self::succeeding(Memory::default(), (source, questions), publish).await
     }
 
     /// The same; names that `before` has an answer for keep it until its time is over.
     pub async fn succeeding(
-        before: Option<&Self>,
+        before: Memory,
         (source, questions): (Source, Vec<Question>),
         mut publish: impl FnMut(NameKey, Vec<Found>) + Send + 'static,
     ) -> Self {
@@ -171,9 +177,7 @@ impl Resolver {
         let mut asked = Vec::new();
         let (sender, mut reports) = mpsc::channel(REPORTS_MAX);
         for question in questions {
-            let remembered =
-                before.map_or_else(Remembered::default, |it| it.remembered(&question.sought));
-            let (memory, remembers) = watch::channel(remembered);
+            let (memory, remembers) = watch::channel(before.of(&question.sought));
             asked.push((question.sought.clone(), remembers));
             let ask = keep_resolved(question, source.clone(), (sender.clone(), memory));
             tasks.spawn(ask);
@@ -202,11 +206,17 @@ impl Resolver {
         });
         Self {
             _tasks: tasks,
-            asked,
+            memory: Memory { asked },
         }
     }
 
-    fn remembered(&self, sought: &Sought) -> Remembered {
+    pub(super) fn memory(&self) -> Memory {
+        self.memory.clone()
+    }
+}
+
+impl Memory {
+    fn of(&self, sought: &Sought) -> Remembered {
         let mut known = self.asked.iter().filter(|(it, _)| it == sought);
         let remembered = known.next().map(|(_, it)| it.borrow().clone());
         remembered.unwrap_or_default()

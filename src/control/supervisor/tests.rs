@@ -28,7 +28,9 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     runtime.enable_all().build().unwrap().block_on(future)
 }
 
-/// The lines that this thread logs, as an operator reads them.
+/// The lines that this thread logs, as an operator reads them. Every test that runs a supervisor
+/// begins with it: tracing remembers of a line whether anybody wants it, and one test that does not
+/// would speak for the others.
 struct Logged {
     lines: mpsc::Receiver<String>,
     _subscriber: DefaultGuard,
@@ -195,6 +197,7 @@ fn stub(assignment: Assignment, prepared: Result<(), String>) -> Result<(), Stri
 
 #[test]
 fn a_worker_that_is_started_again_after_a_reload_serves_by_the_new_plan() {
+    let _logged = Logged::begin();
     let (old, new) = (Peer::plain(), Peer::plain().echo());
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ringway.toml");
@@ -229,6 +232,7 @@ fn a_worker_that_is_started_again_after_a_reload_serves_by_the_new_plan() {
 
 #[test]
 fn a_core_that_cannot_prepare_leaves_the_plan_in_force() {
+    let _logged = Logged::begin();
     let (old, new) = (Peer::plain(), Peer::plain());
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ringway.toml");
@@ -249,4 +253,150 @@ fn a_core_that_cannot_prepare_leaves_the_plan_in_force() {
         assert_eq!(server, old.address().to_string());
         started.board.advance(RunState::Draining);
     });
+}
+
+/// Where in a reload a worker dies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Death {
+    BeforeItPrepares,
+    BeforeItSwitches,
+}
+
+/// A worker that dies in the first reload that it sees.
+fn mortal(assignment: Assignment, death: Death) -> Result<(), String> {
+    use crate::worker::Letter;
+    (assignment.on_ready)();
+    loop {
+        for letter in assignment.mailbox.received() {
+            if let Letter::Prepare(order) = letter {
+                if death == Death::BeforeItSwitches {
+                    (order.answer)(Ok(()));
+                }
+                return Err("a defect, on purpose".to_owned());
+            }
+        }
+        ringway_support::wait::pause(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_worker_that_dies_between_prepare_and_switch_comes_back_with_the_new_plan() {
+    let logged = Logged::begin();
+    let (old, new) = (Peer::plain(), Peer::plain().echo());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ringway.toml");
+    put(&file, old.address(), "");
+    let lives = AtomicUsize::new(0);
+    let body = move |shared: Arc<Shared>, assignment: Assignment| {
+        if lives.fetch_add(1, Ordering::SeqCst) == 0 {
+            return mortal(assignment, Death::BeforeItSwitches);
+        }
+        assert_eq!(shared.generation, 1);
+        work(shared, assignment).map_err(|error| error.to_string())
+    };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let ended = block_on(async {
+        let started = start_with(checked(&file), Options::default(), Arc::new(body));
+        let mut started = started.await.unwrap();
+        put(&file, new.address(), "idle_timeout = \"1h\"");
+        started.reload().await.unwrap();
+        let (_, PeerAddress::Ip(address)) = started.addresses().remove(0) else {
+            panic!("an IP address was bound");
+        };
+        let client = thread::spawn(move || {
+            Link::connect(&Address::Ip(address)).unwrap().ping(b"new");
+            let _ = stop.send(());
+        });
+        let ended = started.run(async { drop(stopped.await) }).await;
+        client.join().unwrap();
+        ended
+    });
+    assert_eq!(ended, Ok(()));
+    let words = [
+        "a worker did not switch: a worker died",
+        "worker 0 died with its connections",
+        "worker 0 serves again",
+    ];
+    assert_eq!(logged.count(words), [1; 3]);
+}
+
+/// Takes what workers have reported, until one serves again.
+async fn until_served_again(started: &mut Started) {
+    loop {
+        let notice = started.notices.recv().await.unwrap();
+        assert_eq!(started.on_notice(&notice), ControlFlow::Continue(()));
+        if matches!(notice, Notice::Ready { .. }) {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_worker_that_dies_before_it_has_prepared_costs_that_reload_and_the_next_succeeds() {
+    let _logged = Logged::begin();
+    let echo = Peer::plain().echo();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ringway.toml");
+    let put = |keys: &str| {
+        put(&file, echo.address(), keys);
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, text.replace("workers = 1", "workers = 2")).unwrap();
+    };
+    put("");
+    let first = AtomicUsize::new(0);
+    let body = move |shared: Arc<Shared>, assignment: Assignment| {
+        if assignment.id == CoreId(0) && first.fetch_add(1, Ordering::SeqCst) == 0 {
+            return mortal(assignment, Death::BeforeItPrepares);
+        }
+        work(shared, assignment).map_err(|error| error.to_string())
+    };
+    block_on(async {
+        let started = start_with(checked(&file), Options::default(), Arc::new(body));
+        let mut started = started.await.unwrap();
+        put("idle_timeout = \"1h\"");
+        assert_eq!(started.reload().await.unwrap_err(), "a worker died");
+        assert_eq!(started.context.shared.generation, 0);
+        until_served_again(&mut started).await;
+        started.reload().await.unwrap();
+        let shared = &started.context.shared;
+        assert_eq!(shared.generation, 1);
+        let idle = shared.plan.listeners[0].idle_timeout;
+        assert_eq!(idle, Duration::from_secs(3600));
+        started.board.advance(RunState::Draining);
+    });
+}
+
+#[test]
+fn a_worker_that_dies_while_a_reload_waits_for_a_name_is_started_again_at_once() {
+    let logged = Logged::begin();
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let echo = Peer::plain().echo();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ringway.toml");
+    put(&file, echo.address(), "");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let resolver = format!("resolver = \"{}\"", silent.local_addr().unwrap());
+    let named = text
+        .replace("[runtime]", &format!("[runtime]\n{resolver}"))
+        .replace(&echo.address().to_string(), "nobody.answers.example:1");
+    let lives = AtomicUsize::new(0);
+    let body = move |shared: Arc<Shared>, assignment: Assignment| {
+        if lives.fetch_add(1, Ordering::SeqCst) > 0 {
+            return work(shared, assignment).map_err(|error| error.to_string());
+        }
+        (assignment.on_ready)();
+        silent.recv(&mut [0; 512]).unwrap();
+        Err("a defect, on purpose".to_owned())
+    };
+    block_on(async {
+        let started = start_with(checked(&file), Options::default(), Arc::new(body));
+        let mut started = started.await.unwrap();
+        std::fs::write(&file, named).unwrap();
+        assert_eq!(started.reload().await.unwrap_err(), "a worker died");
+        until_served_again(&mut started).await;
+        assert_eq!(started.context.shared.generation, 0);
+        started.board.advance(RunState::Draining);
+    });
+    let words = ["going on although", "worker 0 serves again"];
+    assert_eq!(logged.count(words), [0, 1]);
 }
