@@ -344,6 +344,34 @@ fn sessions_are_resumed_with_the_new_process_by_tickets_of_the_old_one() {
 }
 
 #[test]
+fn tickets_of_before_a_reload_survive_the_upgrade_after_it_unless_the_policy_is_another() {
+    let (place, house) = (Place::new(), House::new());
+    let echo = Peer::plain().echo();
+    let toml = |keys: &str| front_to_back("", &(house.terminate() + keys), echo.address());
+    let reloaded = toml("session_lifetime = \"2d\"\n");
+    let asking = format!(
+        "client_ca = \"{}\"\nverify_client = \"optional\"\n",
+        house.ca.file().display()
+    );
+    for (next, expected) in [(reloaded.clone(), true), (toml(&asking), false)] {
+        let mut old = place.ringway().start(&toml(""));
+        let client = ClientTls::trusting(&house.ca).config();
+        let resumed = |proxy: &Proxy| {
+            let link = Link::connect(proxy.address("front")).unwrap();
+            let mut link = link.start_tls(&client, "localhost").unwrap();
+            link.ping(b"a ticket, please");
+            link.resumed()
+        };
+        assert!(!resumed(&old));
+        old.reload_with(&reloaded);
+        let new = place.follow(&old, place.successor(), &next);
+        old.wait_exit().expect_code(0);
+        assert_eq!(resumed(&new), expected);
+        assert!(resumed(&new), "it has a ticket of its own");
+    }
+}
+
+#[test]
 fn a_unix_sockets_file_stays_over_an_upgrade_and_goes_with_the_last_process() {
     let place = Place::new();
     let path = place.directory.path().join("front.sock");
