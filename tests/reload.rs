@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use ringway_support::link::Address;
-use ringway_support::peer::Service;
+use ringway_support::peer::{ClosedPort, Service};
 use ringway_support::pki::{Authority, Leaf, tester};
 use ringway_support::proxy::until_refused;
 use ringway_support::reload::{Pair, replace};
@@ -211,6 +211,39 @@ fn an_address_that_cannot_be_bound_leaves_everything_as_it_was() {
     proxy.wait_no_more_files(files, 0);
     Link::connect(proxy.address("front")).unwrap().ping(b"echo");
     proxy.expect_alive();
+}
+
+#[test]
+fn addresses_that_were_bound_for_a_reload_that_is_refused_are_given_up() {
+    let echo = Peer::plain().echo();
+    let taken = Peer::plain();
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("early.sock");
+    let free = ClosedPort::new();
+    // A folder that is new would need a restart otherwise: see docs/sandbox.md.
+    let open = "[sandbox]\nlandlock = false\n";
+    let first = front_to_back("", "", echo.address()) + open;
+    let mut proxy = ringway!().start(&first);
+    let early = format!(
+        "[[listener]]\nname = \"early\"\nbind = [\"unix:{}\", \"{}\"]\nupstream = \"back\"\n",
+        path.display(),
+        free.address()
+    );
+    let late = format!(
+        "[[listener]]\nname = \"late\"\nbind = \"{}\"\nupstream = \"back\"\n",
+        taken.address()
+    );
+    let files = proxy.open_files().sockets;
+    proxy.write(&format!("{first}{early}{late}"));
+    let said = proxy.reload_refused();
+    assert!(said.contains("listener \"late\" cannot listen"), "{said}");
+    assert!(!path.exists());
+    until_refused(&free.address());
+    assert_eq!(proxy.open_files().sockets, files);
+    proxy.reload_with(&format!("{first}{early}"));
+    for address in [Address::Unix(path), free.address()] {
+        Link::connect(&address).unwrap().ping(b"bound now");
+    }
 }
 
 #[test]
