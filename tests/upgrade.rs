@@ -515,6 +515,32 @@ fn a_process_that_fails_with_the_sockets_in_hand_leaves_the_old_one_as_it_was() 
 }
 
 #[test]
+fn a_reload_waits_for_what_becomes_of_a_process_with_the_sockets_in_hand() {
+    let place = Place::new();
+    let echo = Peer::plain().echo();
+    let path = place.directory.path().join("side.sock");
+    let side = listener("side", "back", "", "");
+    let side = side.replace("127.0.0.1:0", &format!("unix:{}", path.display()));
+    let front = front_to_back("", "", echo.address());
+    let mut old = place.ringway().start(&(front.clone() + &side));
+    let (successor, offer) = ask(&SockAddr::unix(place.door()).unwrap());
+    assert!(offer.contains("offer"), "{offer}");
+    // It has the listener, and would not hear that its file is removed.
+    old.write(&front);
+    let said = old.reload_refused();
+    assert!(
+        said.contains("another process is about to take over"),
+        "{said}"
+    );
+    assert!(path.exists());
+    drop(successor);
+    old.wait_stderr(&["has not taken over"]);
+    old.reload();
+    until("the listener is gone", || (!path.exists()).then_some(()));
+    expect_untouched(&place, old, &front);
+}
+
+#[test]
 fn a_process_that_is_killed_with_the_sockets_in_hand_leaves_the_old_one_as_it_was() {
     let place = Place::new();
     let echo = Peer::plain().echo();
@@ -578,7 +604,7 @@ fn without_the_word_or_without_the_key_nothing_is_taken_over() {
 }
 
 /// Connects to the door, asks as protocol 1 does, and returns what is answered first.
-fn ask(door: &SockAddr) -> String {
+fn ask(door: &SockAddr) -> (Socket, String) {
     let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
     socket.connect(door).unwrap();
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -593,7 +619,10 @@ fn ask(door: &SockAddr) -> String {
         read => read,
     };
     let count = count.unwrap();
-    String::from_utf8_lossy(&bytes[..count]).into_owned()
+    (
+        socket,
+        String::from_utf8_lossy(&bytes[..count]).into_owned(),
+    )
 }
 
 #[test]
@@ -609,7 +638,7 @@ fn another_users_process_is_given_nothing() {
     open(place.directory.path().to_owned(), 0o755).unwrap();
     open(place.door(), 0o666).unwrap();
     let door = SockAddr::unix(place.door()).unwrap();
-    match as_user(65_534, || ask(&door)) {
+    match as_user(65_534, || ask(&door).1) {
         Ok(answer) => assert!(answer.contains("runs as user 65534"), "{answer}"),
         Err(error) => {
             println!("SKIPPED: only root can be another user: {error}");

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io;
 use std::path::Path;
+use std::sync::{Arc, Weak};
 
 use tokio::sync::mpsc;
 
@@ -27,6 +28,8 @@ pub(super) struct Succession {
     door: Option<Door>,
     /// What successors ask. `None`: there is no door, or it is not attended.
     asked: Option<mpsc::Receiver<Request>>,
+    /// Of the last offer to a successor, while that may take it.
+    pending: Weak<()>,
 }
 
 /// Why the process does not start.
@@ -148,6 +151,19 @@ impl Succession {
             return asked;
         }
         std::future::pending().await
+    }
+
+    /// A successor is given what there is now; the offer stands until what this returns is dropped.
+    pub(super) fn offer(&mut self) -> Arc<()> {
+        let pending = Arc::new(());
+        self.pending = Arc::downgrade(&pending);
+        pending
+    }
+
+    /// Another process has the sockets in hand: what is opened, closed or changed now it would not
+    /// know of.
+    pub(super) fn has_offered(&self) -> bool {
+        self.pending.strong_count() > 0
     }
 
     /// The service manager may have both processes in one unit: this one has no say in its state any

@@ -87,7 +87,7 @@ pub struct Started {
     /// What the admin server asks; nothing ever where there is none.
     pub(super) commands: Commands,
     is_draining: bool,
-    succession: Succession,
+    pub(super) succession: Succession,
     reach: Reach,
     admin: Option<Admin>,
 }

@@ -187,6 +187,9 @@ impl Started {
         let Some(sockets) = &mut self.context.sockets else {
             return Err("ringway drains".to_owned());
         };
+        if self.succession.has_offered() {
+            return Err("another process is about to take over: reload that one".to_owned());
+        }
         let renewal = sockets
             .renewal(&shared.plan)
             .await

@@ -67,11 +67,12 @@ impl Started {
     }
 
     /// Another process would take over, and is given all that it needs.
-    fn offer(&self, answer: oneshot::Sender<Offer>) {
+    fn offer(&mut self, answer: oneshot::Sender<Offer>) {
         let sockets = self.context.sockets.as_ref();
         let offer = Offer {
             sockets: sockets.map_or_else(Vec::new, Sockets::offered),
             ticket_keys: passed_on(&self.context.shared),
+            pending: self.succession.offer(),
         };
         // It may have gone meanwhile.
         let _ = answer.send(offer);

@@ -38,6 +38,8 @@ pub(in crate::control) enum Request {
 pub(in crate::control) struct Offer {
     pub(in crate::control) sockets: Vec<Offered>,
     pub(in crate::control) ticket_keys: Vec<(String, PassedKeys)>,
+    /// Kept for as long as the other process may take it.
+    pub(in crate::control) pending: Arc<()>,
 }
 
 /// Another process accepts.
@@ -132,6 +134,7 @@ async fn serve(listening: &UnixListener, door: &OwnedFd, asks: &mpsc::Sender<Req
             door,
             asks,
             pid: 0,
+            pending: None,
         };
         let taken = tokio::select! {
             () = asks.closed() => Err(ENDING.to_owned()),
@@ -166,6 +169,8 @@ struct Conversation<'a> {
     asks: &'a mpsc::Sender<Request>,
     /// Of the successor, once it is known.
     pid: u32,
+    /// Of the offer that was made.
+    pending: Option<Arc<()>>,
 }
 
 impl Conversation<'_> {
@@ -178,6 +183,7 @@ impl Conversation<'_> {
         let (answer, offer) = oneshot::channel();
         self.ask(Request::Offer(answer)).await?;
         let offer = offer.await.map_err(|_| ENDING)?;
+        self.pending = Some(Arc::clone(&offer.pending));
         let taken = async {
             self.give(&offer).await.map_err(|error| error.to_string())?;
             self.taken().await
@@ -276,8 +282,9 @@ impl Conversation<'_> {
         }
     }
 
-    async fn withdraw(&self, words: &str) {
+    async fn withdraw(&mut self, words: &str) {
         let pid = self.pid;
+        self.pending = None;
         tracing::warn!("process {pid} has not taken over: {words}; this process goes on");
         let words = words.to_owned();
         let message = Message::Withdrawn { words };
