@@ -4,9 +4,10 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use rustix::process::{getegid, geteuid};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor};
 use rustls::sign::CertifiedKey;
@@ -303,12 +304,20 @@ pub(super) fn read(
         let unread = MaterialError::file(file, format!("cannot be read: {error}"));
         match error.kind() {
             io::ErrorKind::NotFound => unread.with_cure("correct the path, or create the file"),
-            io::ErrorKind::PermissionDenied => {
-                unread.with_cure("let the user that Ringway runs as read it")
-            }
+            io::ErrorKind::PermissionDenied => unread.with_cure(for_reader(&file.value)),
             _ => unread.with_cure("name a regular file that can be read"),
         }
     })
+}
+
+/// How this process's user may read a file, and nobody else.
+fn for_reader(file: &Path) -> String {
+    let [user, group] = [geteuid().as_raw(), getegid().as_raw()];
+    let path = file.display();
+    format!(
+        "let the user that this process runs as, uid {user}, read it: `chgrp {group} {path} && chmod \
+         g+r {path}`, and let it pass through the folders above"
+    )
 }
 
 fn pem_sections<T: PemObject>(

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use ringway_support::sys::die_with_parent;
+use ringway_support::{Ringway, ringway};
 use tempfile::TempDir;
 
 use crate::inside;
@@ -174,6 +175,22 @@ pub(crate) fn folder_with_log() -> (TempDir, PathBuf) {
     fs::create_dir(&log).unwrap();
     chown(&log, Some(NOBODY), Some(NOBODY)).unwrap();
     (folder, log)
+}
+
+/// A proxy that becomes [`NOBODY`].
+pub(crate) fn as_nobody() -> Ringway {
+    ringway!().runtime(&format!("user = \"nobody\"\ngroup = \"{NOBODY}\""))
+}
+
+/// Lets everybody pass through a folder.
+pub(crate) fn open(folder: &Path) {
+    fs::set_permissions(folder, Permissions::from_mode(0o711)).unwrap();
+}
+
+/// So that this user alone may read it.
+pub(crate) fn give(file: &Path, user: u32) {
+    chown(file, Some(user), Some(user)).unwrap();
+    fs::set_permissions(file, Permissions::from_mode(0o600)).unwrap();
 }
 
 /// As a renewal does it: the new file is written beside, and then renamed.
