@@ -6,6 +6,7 @@ mod board;
 pub mod confine;
 mod crew;
 mod inherited;
+mod key_logs;
 mod key_rings;
 mod metrics;
 pub mod notify;

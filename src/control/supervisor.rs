@@ -13,6 +13,7 @@ use super::banner::Banner;
 use super::board::Board;
 use super::confine::{Confinement, Enclosure};
 use super::crew::{Crew, Notice, Restarts};
+use super::key_logs;
 use super::metrics::{InUse, Metrics};
 use super::outside::Outside;
 use super::reload::{Basis, Checked, FileWatch};
@@ -149,6 +150,7 @@ pub(crate) async fn start_with(
     let confinement = enclosure.map(|it| it.close(&plan)).transpose();
     let confinement = confinement.map_err(system)?;
     let sink = SinkHandle::spawn(&plan.log).map_err(system)?;
+    key_logs::open(&shared)?;
     let signals = Signals::new().map_err(system)?;
     say_banner(&plan, &probe, (driver, &cpus), (nofile, &sockets));
     confinement.iter().for_each(|it| it.say());
@@ -396,7 +398,7 @@ impl Started {
     async fn on_asked(&mut self, asked: Asked) -> Turn {
         match asked {
             Asked::Stop => return ControlFlow::Break(Ok(())),
-            Asked::Reopen => self.sink.reopen(),
+            Asked::Reopen => self.reopen_logs(),
             // What came of it is said.
             Asked::Reload => drop(self.reload().await),
         }
@@ -461,7 +463,7 @@ impl Started {
             tokio::select! {
                 () = sleep_until(deadline) => return false,
                 asked = self.signals.next() => match asked {
-                    Asked::Reopen => self.sink.reopen(),
+                    Asked::Reopen => self.reopen_logs(),
                     Asked::Reload => tracing::warn!("no reload: ringway drains"),
                     Asked::Stop if interruptible => return false,
                     Asked::Stop => {}

@@ -65,7 +65,7 @@ impl ServerTls {
         plan: &DownstreamTls,
         keys: &Arc<KeyRing>,
     ) -> Result<Self, MaterialError> {
-        let key_log = plan.key_log.as_ref().map(KeyTap::open).transpose()?;
+        let key_log = plan.key_log.as_ref().map(KeyTap::new).transpose()?;
         Ok(Self {
             key_log,
             ..Self::with_clock(files, (plan, keys), unix_now)?
@@ -155,6 +155,12 @@ impl ServerTls {
             config.key_log = tap.log();
             Arc::new(config)
         })
+    }
+
+    /// Where secrets are logged, if they are.
+    #[must_use]
+    pub fn key_log(&self) -> Option<&KeyTap> {
+        self.key_log.as_ref()
     }
 
     /// Whether the secrets of this client's connections are logged.

@@ -70,7 +70,7 @@ impl ClientTls {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn of_files(files: &Files, plan: &UpstreamTls) -> Result<Self, MaterialError> {
-        let key_log = plan.key_log.as_ref().map(KeyTap::open).transpose()?;
+        let key_log = plan.key_log.as_ref().map(KeyTap::new).transpose()?;
         Ok(Self {
             key_log,
             ..Self::with_clock(files, plan, unix_now)?
@@ -165,6 +165,12 @@ impl ClientTls {
             config: Arc::clone(logged.unwrap_or(&endpoint.config)),
             ..endpoint.clone()
         }
+    }
+
+    /// Where secrets are logged, if they are.
+    #[must_use]
+    pub fn key_log(&self) -> Option<&KeyTap> {
+        self.key_log.as_ref()
     }
 
     /// Whether the secrets of connections that are made for this client are logged.

@@ -7,8 +7,8 @@ use std::fmt::{self, Write as _};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError};
 use std::thread;
@@ -26,61 +26,72 @@ const OTHERS: u32 = 0o077;
 
 /// The key log of one listener or upstream group.
 #[derive(Debug)]
-pub(super) struct KeyTap {
+pub struct KeyTap {
     plan: KeyLogPlan,
-    log: Arc<dyn KeyLog>,
-    held: Held,
+    tap: Arc<Tap>,
+    waiting: Waiting,
 }
 
+/// The lines for a file that is not opened yet.
 #[expect(
     clippy::disallowed_types,
-    reason = "taken once for each configuration of a core, never per connection"
+    reason = "taken once for each configuration, by the control thread alone"
 )]
-type Held = std::sync::Mutex<Option<(Writer, Receiver<String>)>>;
+type Waiting = std::sync::Mutex<Option<Receiver<String>>>;
 
 impl KeyTap {
-    /// Opens the file.
-    pub(super) fn open(plan: &KeyLogPlan) -> Result<Self, MaterialError> {
-        let unusable = |error: &io::Error| {
-            MaterialError::file(
-                &plan.file,
-                format!("the key log cannot be written: {error}"),
-            )
-            .with_cure("name a file in a directory that Ringway's user may write to")
-        };
+    /// Looks at what there is; [`open`](Self::open) opens it.
+    pub(super) fn new(plan: &KeyLogPlan) -> Result<Self, MaterialError> {
         examine(&plan.file)?;
-        let file = open_file(&plan.file.value).map_err(|error| unusable(&error))?;
         let (lines, queued) = sync_channel(QUEUE_MAX);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let writer = Writer {
-            path: plan.file.value.clone(),
-            file,
-            dropped: Arc::clone(&dropped),
-            is_failing: false,
-        };
         Ok(Self {
             plan: plan.clone(),
-            log: Arc::new(Tap { lines, dropped }),
-            held: Held::new(Some((writer, queued))),
+            tap: Arc::new(Tap {
+                lines,
+                state: Arc::default(),
+            }),
+            waiting: Waiting::new(Some(queued)),
         })
     }
 
-    /// For a core's configuration. The first one starts the thread that writes, for by then the
-    /// process has given up the rights that a thread would keep; it ends with the last one.
+    /// Opens the file and starts the thread that writes, which ends with the last core's end of it.
+    /// Later calls do nothing.
+    ///
+    /// Called once the process has given up its rights: the file is then its user's, who will open
+    /// it again, and the thread has no more rights than the others.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn open(&self) -> Result<(), MaterialError> {
+        let waiting = self.waiting.lock();
+        let Some(queued) = waiting.unwrap_or_else(PoisonError::into_inner).take() else {
+            return Ok(());
+        };
+        let writer = Writer {
+            file: open_file(&self.plan.file)?,
+            path: self.plan.file.clone(),
+            state: Arc::clone(&self.tap.state),
+            is_failing: false,
+        };
+        let thread = thread::Builder::new().name("ringway-keys".into());
+        let begun = thread.spawn(move || writer.run(&queued));
+        begun.map(drop).map_err(|error| {
+            let words = format!("the key log's thread cannot be started: {error}");
+            MaterialError::file(&self.plan.file, words)
+                .with_cure("raise the limit of processes (ulimit -u, or TasksMax= of the service)")
+        })
+    }
+
+    /// Has the file opened anew, after log rotation has moved it away.
+    pub fn reopen(&self) {
+        self.tap.state.is_moved.store(true, Ordering::Relaxed);
+        // An empty line wakes the thread; where there is no room for it, others do.
+        let _ = self.tap.lines.try_send(String::new());
+    }
+
+    /// A core's end.
     pub(super) fn log(&self) -> Arc<dyn KeyLog> {
-        let held = self
-            .held
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some((writer, queued)) = held {
-            let thread = thread::Builder::new().name("ringway-keys".into());
-            if let Err(error) = thread.spawn(move || writer.run(&queued)) {
-                let path = self.plan.file.value.display();
-                tracing::error!("key log {path}: its thread cannot be started: {error}");
-            }
-        }
-        Arc::clone(&self.log)
+        self.tap.clone()
     }
 
     pub(super) fn plan(&self) -> &KeyLogPlan {
@@ -108,26 +119,47 @@ pub(super) fn examine(file: &Located<PathBuf>) -> Result<(), MaterialError> {
     Ok(())
 }
 
-fn open_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
+fn open_file(file: &Located<PathBuf>) -> Result<File, MaterialError> {
+    let opened = OpenOptions::new()
         .append(true)
         .create(true)
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
-        .open(path)
+        .open(&file.value);
+    opened.map_err(|error| {
+        let unusable =
+            MaterialError::file(file, format!("the key log cannot be written: {error}"));
+        let path = file.value.display();
+        unusable.with_cure(match error.kind() {
+            io::ErrorKind::PermissionDenied => format!(
+                "`chown {} {path}`, or delete it: it is written by the user that Ringway runs as, who \
+                 also needs a folder to make it in",
+                rustix::process::geteuid().as_raw()
+            ),
+            _ => "name a file in a directory that Ringway's user may write to".to_owned(),
+        })
+    })
 }
 
 /// A core's end: never waits for the file. What the queue locks is locked to wake the writer alone.
 struct Tap {
     lines: SyncSender<String>,
-    dropped: Arc<AtomicU64>,
+    state: Arc<State>,
+}
+
+/// What cores and the writer tell each other beside the lines.
+#[derive(Debug, Default)]
+struct State {
+    dropped: AtomicU64,
+    /// The path is to be opened anew.
+    is_moved: AtomicBool,
 }
 
 impl KeyLog for Tap {
     fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
         let line = line(label, client_random, secret);
         if self.lines.try_send(line).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.state.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -156,26 +188,40 @@ fn line(label: &str, client_random: &[u8], secret: &[u8]) -> String {
 
 #[derive(Debug)]
 struct Writer {
-    path: PathBuf,
+    path: Located<PathBuf>,
     file: File,
-    dropped: Arc<AtomicU64>,
+    state: Arc<State>,
     is_failing: bool,
 }
 
 impl Writer {
     fn run(mut self, queued: &Receiver<String>) {
         while let Ok(line) = queued.recv() {
-            let written = self.file.write_all(line.as_bytes());
-            self.tell(written);
+            if self.state.is_moved.swap(false, Ordering::Relaxed) {
+                self.reopen();
+            }
+            if !line.is_empty() {
+                let written = self.file.write_all(line.as_bytes());
+                self.tell(written);
+            }
+        }
+    }
+
+    fn reopen(&mut self) {
+        match examine(&self.path).and_then(|()| open_file(&self.path)) {
+            Ok(file) => self.file = file,
+            Err(error) => {
+                tracing::error!("not opened anew, secrets go on to the file before: {error}");
+            }
         }
     }
 
     /// Says a failure once, and its end with what was lost.
     fn tell(&mut self, written: io::Result<()>) {
-        let path = self.path.display();
+        let path = self.path.value.display();
         match written {
             Err(error) => {
-                self.dropped.fetch_add(1, Ordering::Relaxed);
+                self.state.dropped.fetch_add(1, Ordering::Relaxed);
                 if !std::mem::replace(&mut self.is_failing, true) {
                     tracing::error!(
                         "key log {path} cannot be written: {error}; free space on its file \
@@ -185,7 +231,7 @@ impl Writer {
             }
             Ok(()) => {
                 self.is_failing = false;
-                let dropped = self.dropped.swap(0, Ordering::Relaxed);
+                let dropped = self.state.dropped.swap(0, Ordering::Relaxed);
                 if dropped > 0 {
                     tracing::warn!("key log {path}: {dropped} secrets were dropped");
                 }
@@ -197,6 +243,9 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::Path;
+
+    use ringway_support::until;
 
     use super::*;
     use crate::config::Place;
@@ -242,11 +291,11 @@ mod tests {
         let path = directory.path().join("keys");
         fs::write(&path, "").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        let refused = KeyTap::open(&plan(&path)).unwrap_err().to_string();
+        let refused = KeyTap::new(&plan(&path)).unwrap_err().to_string();
         assert!(refused.contains("chmod 600"), "{refused}");
         let link = directory.path().join("link");
         symlink(&path, &link).unwrap();
-        let refused = KeyTap::open(&plan(&link)).unwrap_err().to_string();
+        let refused = KeyTap::new(&plan(&link)).unwrap_err().to_string();
         assert!(refused.contains("not a plain file"), "{refused}");
     }
 
@@ -254,13 +303,37 @@ mod tests {
     fn a_new_file_is_its_owners_alone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("keys");
-        let tap = KeyTap::open(&plan(&path)).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().mode() & OTHERS, 0);
+        let tap = KeyTap::new(&plan(&path)).unwrap();
         tap.log().log("A", &[1], &[2]);
-        let begun = std::time::Instant::now();
-        while fs::read_to_string(&path).unwrap() != "A 01 02\n" {
-            assert!(begun.elapsed().as_secs() < 20);
-            thread::yield_now();
-        }
+        assert!(!path.exists(), "it waits for the user who will have it");
+        tap.open().unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & OTHERS, 0);
+        expect(&path, "A 01 02\n");
+    }
+
+    #[test]
+    fn after_rotation_lines_go_to_a_new_file_and_to_the_old_one_if_there_can_be_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys");
+        let moved = directory.path().join("keys.1");
+        let tap = KeyTap::new(&plan(&path)).unwrap();
+        tap.open().unwrap();
+        tap.log().log("A", &[1], &[2]);
+        expect(&path, "A 01 02\n");
+        fs::rename(&path, &moved).unwrap();
+        symlink("elsewhere", &path).unwrap();
+        tap.reopen();
+        tap.log().log("B", &[1], &[2]);
+        expect(&moved, "A 01 02\nB 01 02\n");
+        fs::remove_file(&path).unwrap();
+        tap.reopen();
+        tap.log().log("C", &[1], &[2]);
+        expect(&path, "C 01 02\n");
+    }
+
+    fn expect(path: &Path, text: &str) {
+        until("the secrets", || {
+            (fs::read_to_string(path).ok()? == text).then_some(())
+        });
     }
 }

@@ -55,6 +55,7 @@ pub use handshake::{
 pub use identity::{Identity, PeerSeen};
 pub use in_flight::{HandshakePlace, HandshakesInFlight};
 pub use inspect::inspect;
+pub use key_log::KeyTap;
 pub use material::MaterialError;
 pub use reason::{failure, foreign_protocol, refused_identity};
 pub use recheck::{Shown, Standing, Withdrawn};

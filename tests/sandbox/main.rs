@@ -15,6 +15,7 @@ mod attempts;
 mod check;
 mod inside;
 mod keys;
+mod logs;
 mod proxy;
 mod scene;
 
@@ -39,7 +40,14 @@ fn main() -> ExitCode {
     if let Some(file) = std::env::var_os(inside::FILE) {
         return inside::run(Path::new(&file));
     }
-    let trials = [attempts::TESTS, proxy::TESTS, check::TESTS, keys::TESTS].concat();
+    let trials = [
+        attempts::TESTS,
+        proxy::TESTS,
+        check::TESTS,
+        keys::TESTS,
+        logs::TESTS,
+    ]
+    .concat();
     let trials = trials.into_iter().map(trial).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

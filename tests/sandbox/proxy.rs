@@ -65,7 +65,7 @@ const SIGTERM: i32 = 15;
 const SIGUSR1: i32 = 10;
 const SIGHUP: i32 = 1;
 
-fn exchange(proxy: &Proxy, house: &House) {
+pub(crate) fn exchange(proxy: &Proxy, house: &House) {
     let config = ClientTls::trusting(&house.ca).config();
     let mut link = Link::connect_tls(proxy.address("front"), &config, "localhost").unwrap();
     link.ping(&[7; 300_000]);

@@ -27,7 +27,7 @@ impl Started {
                         self.signals.put_back(Asked::Stop);
                         break Err(TOLD_TO_END.to_owned());
                     }
-                    Asked::Reopen => self.sink.reopen(),
+                    Asked::Reopen => self.reopen_logs(),
                     Asked::Reload => again = true,
                 },
                 Some(command) = self.commands.next() => match command {

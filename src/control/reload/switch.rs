@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::diff::{Changes, Version, diff, in_force};
 use super::load::{Basis, Checked, load};
 use crate::config::{LogPlan, Plan, RuntimePlan};
+use crate::control::key_logs;
 use crate::control::outside::Names;
 use crate::control::shared::{self, descriptors};
 use crate::control::sockets::Renewal;
@@ -139,6 +140,7 @@ impl Started {
             let shared = shared::next(before, (&plan, &files), self.workers(), meters)
                 .map_err(|error| error.to_string())?;
             drop(files);
+            key_logs::open(&shared).map_err(|error| error.to_string())?;
             let prepared = self.prepare(Arc::new(shared)).await?;
             self.switch(prepared).await;
             self.basis = Basis {
