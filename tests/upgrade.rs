@@ -8,11 +8,13 @@
 )]
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -473,14 +475,103 @@ fn the_admin_server_is_the_new_processs_after_an_upgrade() {
     );
     let toml = admin + &front_to_back("", "", echo.address());
     let mut old = place.ringway().start(&toml);
-    for _ in 0..2 {
+    let stop = Arc::<AtomicBool>::default();
+    let operator = {
+        let (stop, path) = (Arc::clone(&stop), path.clone());
+        thread::spawn(move || {
+            let mut answering = vec![operated(&path)];
+            while !stop.load(Ordering::Relaxed) {
+                answering.push(operated(&path));
+            }
+            answering.dedup();
+            answering
+        })
+    };
+    let mut processes = vec![old.pid()];
+    for _ in 0..3 {
         let new = place.follow(&old, place.successor(), &toml);
+        processes.push(new.pid());
         assert!(!new.stderr().contains("there is no admin server"));
+        assert_eq!(operated(&path), new.pid());
         old.wait_exit().expect_code(0);
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
-        socket.connect(&SockAddr::unix(&path).unwrap()).unwrap();
+        assert_eq!(
+            operated(&path),
+            new.pid(),
+            "the old one's end changes nothing"
+        );
         old = new;
     }
+    stop.store(true, Ordering::Relaxed);
+    // Each question was answered, and by no process that another one had followed.
+    let answering = operator.join().unwrap();
+    let mut later = processes.iter();
+    assert!(
+        answering.iter().all(|pid| later.any(|it| it == pid)),
+        "{answering:?} of {processes:?}"
+    );
+    old.signal(SIGTERM);
+    old.wait_exit().expect_code(0);
+    assert!(!path.exists(), "the last one takes it away");
+}
+
+/// The process that an operator speaks to.
+fn operated(path: &Path) -> u32 {
+    let arguments = ["status", "--json", "--socket", path.to_str().unwrap()];
+    let exit = ringway!().command(&arguments.map(OsStr::new));
+    exit.expect_code(0);
+    let status: serde_json::Value = serde_json::from_str(&exit.stdout).unwrap();
+    status["pid"].as_u64().unwrap().try_into().unwrap()
+}
+
+#[test]
+fn slow_clients_of_the_admin_server_do_not_hold_up_the_old_processs_end() {
+    let place = Place::new();
+    let echo = Peer::plain().echo();
+    let path = place.directory.path().join("admin.sock");
+    let front = front_to_back("", "", echo.address());
+    let toml = format!("[admin]\nlisten = \"unix:{}\"\n{front}", path.display());
+    let mut old = place.ringway().start(&toml);
+    // Served for a minute at most: one says nothing, one does not send what it has announced.
+    let requests = [
+        "",
+        "GET /status HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n",
+    ];
+    let slow = requests.map(|request| {
+        let mut client = UnixStream::connect(&path).unwrap();
+        client.write_all(request.as_bytes()).unwrap();
+        client
+    });
+    assert_eq!(operated(&path), old.pid(), "they are being served");
+    let new = place.follow(&old, place.successor(), &toml);
+    old.wait_exit().expect_code(0);
+    for mut client in slow {
+        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut answer = Vec::new();
+        // Either end will do.
+        let ended = client.read_to_end(&mut answer);
+        assert!(
+            ended.is_ok() || ended.is_err_and(|it| it.kind() == io::ErrorKind::ConnectionReset)
+        );
+    }
+    assert_eq!(operated(&path), new.pid());
+}
+
+#[test]
+fn without_an_admin_server_of_the_new_process_the_old_one_answers_while_it_drains() {
+    let place = Place::new();
+    let echo = Peer::plain().echo();
+    let path = place.directory.path().join("admin.sock");
+    let front = front_to_back("", "", echo.address());
+    let admin = format!("[admin]\nlisten = \"unix:{}\"\n", path.display());
+    let mut old = place.ringway().start(&(admin + &front));
+    let mut long = Link::connect(old.address("front")).unwrap();
+    long.ping(b"before");
+    let _new = place.follow(&old, place.successor(), &front);
+    assert_eq!(operated(&path), old.pid());
+    long.finish().unwrap();
+    assert_eq!(long.expect_end(), Ending::Clean);
+    old.wait_exit().expect_code(0);
+    assert!(!path.exists());
 }
 
 /// The process serves, and another one can still follow it.

@@ -71,8 +71,19 @@ impl Socket {
         }
     }
 
-    /// HTTP/1.0, so that the answer has no chunks and ends with the connection.
     fn ask(&self, method: &str, target: &str, body: &str) -> Result<String, AskError> {
+        match self.ask_once(method, target, body) {
+            // A process that is followed by another one may end before it has answered; that one is
+            // there already. What changes something is not asked for twice.
+            Err(error) if error.is_of_an_end() && method == "GET" => {
+                self.ask_once(method, target, body)
+            }
+            answer => answer,
+        }
+    }
+
+    /// HTTP/1.0, so that the answer has no chunks and ends with the connection.
+    fn ask_once(&self, method: &str, target: &str, body: &str) -> Result<String, AskError> {
         let request = format!(
             "{method} {target} HTTP/1.0\r\nHost: ringway\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
@@ -114,7 +125,18 @@ fn exchange(path: &Path, request: &[u8]) -> io::Result<Vec<u8>> {
     stream.write_all(request)?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
-    Ok(answer)
+    match is_cut(&answer) {
+        true => Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "it ended before its answer did",
+        )),
+        false => Ok(answer),
+    }
+}
+
+/// Whether this is nothing, or the beginning of an answer.
+fn is_cut(answer: &[u8]) -> bool {
+    answer.is_empty() || answer.starts_with(b"HTTP/1.") && parsed(answer).is_none()
 }
 
 /// Status and body of a whole answer.
@@ -141,6 +163,17 @@ fn words(body: &str) -> String {
 }
 
 impl AskError {
+    /// Whether the process may have ended instead of answering.
+    fn is_of_an_end(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        match self {
+            Self::Unreachable { error, .. } => {
+                matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+            }
+            _ => false,
+        }
+    }
+
     /// Says it on stderr.
     pub(super) fn exit(&self) -> ExitCode {
         // A closed stderr has nobody to tell.
@@ -229,6 +262,8 @@ mod tests {
         for strange in ["", "SSH-2.0-x\r\n\r\n", "HTTP/1.1 abc\r\n\r\n"] {
             assert_eq!(parsed(strange.as_bytes()), None, "{strange}");
         }
+        assert!(!is_cut(whole) && !is_cut(b"SSH-2.0-x\r\n\r\n"));
+        assert!(is_cut(b"") && is_cut(&whole[..9]) && is_cut(&whole[..whole.len() - 1]));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::board::Board;
 use super::inherited::Inherited;
@@ -14,7 +14,7 @@ use super::key_rings::adopt;
 use super::notify::Notify;
 use super::sockets::Sockets;
 use super::supervisor::Options;
-use super::takeover::{Door, Predecessor, Request, Taken, TakeoverError, ask};
+use super::takeover::{Door, Predecessor, Relieved, Request, Taken, TakeoverError, ask};
 use super::watchdog::watch;
 use crate::worker::Shared;
 
@@ -25,6 +25,8 @@ pub(super) struct Succession {
     predecessor: Option<Predecessor>,
     has_taken_over: bool,
     has_yielded: bool,
+    /// Ends when the process after this one needs it no more.
+    released: Option<oneshot::Receiver<()>>,
     door: Option<Door>,
     /// What successors ask. `None`: there is no door, or it is not attended.
     asked: Option<mpsc::Receiver<Request>>,
@@ -114,16 +116,20 @@ impl Succession {
     }
 
     /// The workers accept: the process before this may stop.
-    pub(super) async fn succeed(&mut self, sockets: &mut Sockets) -> Result<(), TakeoverError> {
-        if let Some(predecessor) = self.predecessor.take() {
-            predecessor.relieve(sockets.taken_over()).await?;
-            sockets.own();
-            self.has_taken_over = true;
-            if let Some(door) = &mut self.door {
-                door.set_own(true);
-            }
+    pub(super) async fn succeed(
+        &mut self,
+        sockets: &mut Sockets,
+    ) -> Result<Option<Relieved>, TakeoverError> {
+        let Some(predecessor) = self.predecessor.take() else {
+            return Ok(None);
+        };
+        let relieved = predecessor.relieve(sockets.taken_over()).await?;
+        sockets.own();
+        self.has_taken_over = true;
+        if let Some(door) = &mut self.door {
+            door.set_own(true);
         }
-        Ok(())
+        Ok(Some(relieved))
     }
 
     /// The service manager hears that this process serves, and successors are let in.
@@ -175,8 +181,17 @@ impl Succession {
         }
         let pid = taken.pid;
         self.notify.status(&format!("process {pid} has taken over"));
+        self.released = Some(taken.released);
         // It may have ended meanwhile, and its sockets with it.
         let _ = taken.yielded.send(());
+    }
+
+    /// Waits, for a moment, until the process after this one is all there.
+    pub(super) async fn released(&mut self) {
+        if let Some(released) = self.released.take() {
+            // Nothing is ever sent.
+            let _ = released.await;
+        }
     }
 
     /// No successor is let in any more. The watchdog is told on that all is well: in a unit of its

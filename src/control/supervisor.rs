@@ -453,6 +453,7 @@ impl Started {
             self.board.advance(RunState::Closing);
             self.all_finished(CLOSE_WAIT_MAX, false).await;
         }
+        self.succession.released().await;
         tracing::info!("ringway has ended");
     }
 

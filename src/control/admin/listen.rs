@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::net::sockopt;
+use rustix::process::geteuid;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
@@ -68,9 +70,23 @@ impl fmt::Display for ListenError {
 
 impl Door {
     pub(super) fn open(address: &BindAddress, plan: &AdminPlan) -> Result<Self, ListenError> {
+        Self::open_by(open_unix, address, plan)
+    }
+
+    /// The process that this one has followed may still listen at the path of a unix socket: whoever
+    /// comes from now on comes here.
+    pub(super) fn succeed(address: &BindAddress, plan: &AdminPlan) -> Result<Self, ListenError> {
+        Self::open_by(replace_unix, address, plan)
+    }
+
+    fn open_by(
+        unix: fn(&Path, u32) -> io::Result<Self>,
+        address: &BindAddress,
+        plan: &AdminPlan,
+    ) -> Result<Self, ListenError> {
         let opened = match address {
             BindAddress::Tcp(address) => open_tcp(*address),
-            BindAddress::Unix(path) => open_unix(path, plan.mode),
+            BindAddress::Unix(path) => unix(path, plan.mode),
         };
         opened.map_err(|error| ListenError {
             address: match address {
@@ -105,9 +121,43 @@ pub(super) enum Stream {
     Tcp(TcpStream),
 }
 
-/// The permissions stand before anybody can connect: that needs listen(2).
 fn open_unix(path: &Path, mode: u32) -> io::Result<Door> {
     remove_if_stale(path)?;
+    listen_at(path, mode)
+}
+
+/// Listens beside the path and renames: at no moment is there nobody.
+fn replace_unix(path: &Path, mode: u32) -> io::Result<Door> {
+    if !is_trusted(path) {
+        return open_unix(path, mode);
+    }
+    let beside = path.with_extension("new");
+    let renamed = open_unix(&beside, mode).and_then(|mut door| {
+        fs::rename(&beside, path)?;
+        if let Door::Unix(_, file) = &mut door {
+            path.clone_into(&mut file.path);
+        }
+        Ok(door)
+    });
+    // The name is too long, or taken: then there is nobody for a moment.
+    renamed.or_else(|_| {
+        fs::remove_file(path)?;
+        open_unix(path, mode)
+    })
+}
+
+/// Whether a process of root or of this one's user listens there, as the process before this does.
+fn is_trusted(path: &Path) -> bool {
+    let peer = || {
+        let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+        probe.connect(&SockAddr::unix(path)?)?;
+        io::Result::Ok(sockopt::socket_peercred(&probe)?.uid)
+    };
+    peer().is_ok_and(|uid| uid.is_root() || uid == geteuid())
+}
+
+/// The permissions stand before anybody can connect: that needs listen(2).
+fn listen_at(path: &Path, mode: u32) -> io::Result<Door> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     socket.bind(&SockAddr::unix(path)?)?;
     let file = SocketFile::of(path)?;
@@ -217,6 +267,28 @@ mod tests {
         assert!(path.exists());
         drop(new);
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn who_follows_a_process_takes_its_place_without_a_moment_in_which_there_is_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        // The second name is the one that would be used meanwhile.
+        for name in ["admin.sock", "admin.new"] {
+            let path = folder.path().join(name);
+            let address = BindAddress::Unix(path.clone());
+            let old = Door::open(&address, &plan(0o600)).unwrap();
+            let new = Door::succeed(&address, &plan(0o640)).unwrap();
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o7777, 0o640);
+            drop(old);
+            assert!(path.exists(), "{name}");
+            let client = UnixStream::connect(&path).await.unwrap();
+            assert!(matches!(new.accept().await.unwrap().1, Peer::Local { .. }));
+            drop((client, new));
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+            // Without anybody before it is as any other.
+            drop(Door::succeed(&address, &plan(0o600)).unwrap());
+        }
     }
 
     #[tokio::test]

@@ -21,15 +21,17 @@ use std::fmt;
 use tokio::task::JoinSet;
 
 use super::board::Board;
-use crate::config::AdminPlan;
+use crate::config::{AdminPlan, BindAddress};
 use listen::{Door, ListenError};
 
 pub(super) use reach::{Command, Commands, Reach, reach};
 
 /// The server at work. Dropping it closes its sockets and its connections.
 pub(super) struct Admin {
-    /// One for each address.
-    doors: JoinSet<()>,
+    /// One for each unix socket.
+    local: JoinSet<()>,
+    /// One for each address of the network.
+    network: JoinSet<()>,
 }
 
 impl Admin {
@@ -38,19 +40,48 @@ impl Admin {
     /// # Errors
     /// [`ListenError`]; nothing is left listening.
     pub(super) fn start(plan: &AdminPlan, reach: &Reach) -> Result<Self, ListenError> {
-        let opened = plan.listen.iter().map(|it| Door::open(&it.value, plan));
+        Self::serve(plan, Door::open, reach)
+    }
+
+    /// The same, in the place of the process that this one has followed.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub(super) fn succeed(plan: &AdminPlan, reach: &Reach) -> Result<Self, ListenError> {
+        Self::serve(plan, Door::succeed, reach)
+    }
+
+    fn serve(
+        plan: &AdminPlan,
+        open: impl Fn(&BindAddress, &AdminPlan) -> Result<Door, ListenError>,
+        reach: &Reach,
+    ) -> Result<Self, ListenError> {
+        let opened = plan.listen.iter().map(|it| open(&it.value, plan));
         let opened: Vec<Door> = opened.collect::<Result<_, _>>()?;
-        let mut doors = JoinSet::new();
+        let mut admin = Self {
+            local: JoinSet::new(),
+            network: JoinSet::new(),
+        };
         for door in opened {
             tracing::info!("admin address={door}");
+            let doors = match &door {
+                Door::Unix(..) => &mut admin.local,
+                Door::Tcp(..) => &mut admin.network,
+            };
             doors.spawn(serve::accept(door, reach.clone()));
         }
-        Ok(Self { doors })
+        Ok(admin)
+    }
+
+    /// Another process follows, which needs the addresses of the network free. The paths of unix
+    /// sockets it takes by itself; until then this process is the one to be asked.
+    pub(super) fn yield_network(&mut self) {
+        self.network = JoinSet::new();
     }
 }
 
 impl fmt::Debug for Admin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Admin({} doors)", self.doors.len())
+        write!(f, "Admin({} doors)", self.local.len() + self.network.len())
     }
 }

@@ -21,10 +21,13 @@ impl Started {
             sockets.begin(&plan).map_err(system)?;
         }
         self.start_workers().await?;
-        if let Some(sockets) = &mut self.context.sockets {
-            self.succession.succeed(sockets).await.map_err(system)?;
-        }
+        let relieved = match &mut self.context.sockets {
+            Some(sockets) => self.succession.succeed(sockets).await.map_err(system)?,
+            None => None,
+        };
         self.open_admin(&plan);
+        // The process before this had to be there until commands come here.
+        drop(relieved);
         self.succession.ready(&self.board, &self.status());
         Ok(())
     }
@@ -46,7 +49,7 @@ impl Started {
     /// Where the process before this has given its addresses up. Without them this one still serves.
     fn open_admin(&mut self, plan: &Plan) {
         if let Some(plan) = plan.admin.as_ref().filter(|_| self.admin.is_none()) {
-            match Admin::start(plan, &self.reach) {
+            match Admin::succeed(plan, &self.reach) {
                 Ok(admin) => self.admin = Some(admin),
                 Err(error) => tracing::error!("{error}; there is no admin server"),
             }
@@ -85,8 +88,8 @@ impl Started {
             sockets.release(&taken.addresses);
         }
         self.board.leave(&taken.addresses);
-        // Its addresses are free before the other process hears of it.
-        self.admin = None;
+        // Free before the other process hears of it.
+        self.admin.iter_mut().for_each(Admin::yield_network);
         self.succession.yield_to(taken);
     }
 }

@@ -50,6 +50,8 @@ pub(in crate::control) struct Taken {
     pub(in crate::control) addresses: Vec<PeerAddress>,
     /// To be told that this process does not any more.
     pub(in crate::control) yielded: oneshot::Sender<()>,
+    /// Ends when the other process needs nothing of this one any more.
+    pub(in crate::control) released: oneshot::Receiver<()>,
 }
 
 /// Successors that wait to be let in: one is, at a time.
@@ -59,6 +61,8 @@ const BACKLOG: i32 = 4;
 const ASK_WAIT_MAX: Duration = Duration::from_secs(5);
 /// From the offer to the workers' start: the successor may wait 5 s for names.
 const TAKE_WAIT_MAX: Duration = Duration::from_secs(60);
+/// From the other process's accepting to its admin server's.
+const RELEASE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// After an accept that failed: descriptors have run out.
 const REST: Duration = Duration::from_millis(100);
 
@@ -258,15 +262,19 @@ impl Conversation<'_> {
     /// The other process accepts: whatever happens here, nothing is withdrawn any more.
     async fn conclude(&self, addresses: Vec<PeerAddress>) -> Result<(), String> {
         let (yielded, done) = oneshot::channel();
+        let (_release, released) = oneshot::channel();
         let taken = Taken {
             pid: self.pid,
             addresses,
             yielded,
+            released,
         };
         self.ask(Request::Taken(taken)).await?;
         // This process is at its end if nobody answers.
         let _ = done.await;
         let _ = self.wire.send(&Message::Yielded, &[]).await;
+        // It hangs up when the operator's commands come to it.
+        let _ = timeout(RELEASE_WAIT_MAX, self.wire.receive()).await;
         Ok(())
     }
 

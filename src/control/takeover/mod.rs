@@ -15,4 +15,4 @@ mod taking;
 mod wire;
 
 pub(super) use door::{Door, Offer, Request, Taken};
-pub(super) use taking::{Predecessor, TakeoverError, ask};
+pub(super) use taking::{Predecessor, Relieved, TakeoverError, ask};

@@ -19,6 +19,12 @@ pub(in crate::control) struct Predecessor {
     pid: u32,
 }
 
+/// A process that accepts no more, and does not end before this is dropped.
+#[derive(Debug)]
+pub(in crate::control) struct Relieved {
+    _wire: Wire,
+}
+
 /// What a predecessor has given.
 #[derive(Debug)]
 pub(in crate::control) struct Estate {
@@ -201,27 +207,28 @@ impl Predecessor {
 
     /// Tells it that this process accepts on the sockets of these ids; returns when it does not any
     /// more, or is gone.
-    pub(in crate::control) async fn relieve(self, ids: Vec<u32>) -> Result<(), TakeoverError> {
+    pub(in crate::control) async fn relieve(
+        self,
+        ids: Vec<u32>,
+    ) -> Result<Relieved, TakeoverError> {
         let pid = self.pid;
         // Where it has said something before it ended, that is what counts.
         let _ = self.wire.send(&Message::Taken { ids }, &[]).await;
         match timeout(ANSWER_WAIT_MAX, self.wire.receive()).await {
-            Ok(Ok(Some((Message::Withdrawn { words }, _)))) => Err(TakeoverError(format!(
-                "process {pid} keeps its sockets: {words}"
-            ))),
+            Ok(Ok(Some((Message::Withdrawn { words }, _)))) => {
+                return Err(TakeoverError(format!(
+                    "process {pid} keeps its sockets: {words}"
+                )));
+            }
             Ok(Ok(Some(_))) => {
                 tracing::info!("took over from process {pid}, which accepts no more and drains");
-                Ok(())
             }
             Ok(Ok(None) | Err(_)) => {
                 tracing::warn!("process {pid} has ended; its sockets are served on");
-                Ok(())
             }
             // It hangs: what it does not accept, this process does.
-            Err(_) => {
-                tracing::warn!("process {pid} does not say that it accepts no more");
-                Ok(())
-            }
+            Err(_) => tracing::warn!("process {pid} does not say that it accepts no more"),
         }
+        Ok(Relieved { _wire: self.wire })
     }
 }
