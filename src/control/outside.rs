@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use super::board::Board;
 use super::prober::Prober;
 use super::reports::say;
-use super::resolver::{Memory, NameKey, Resolver, Source, questions};
+use super::resolver::{Memory, NameKey, Resolver, Source, SystemFiles, questions};
 use crate::upstream::{Change, Found};
 use crate::worker::Shared;
 
@@ -14,18 +14,21 @@ pub(super) struct Outside {
     prober: Prober,
     /// Dropped with it: its names are not asked for any more.
     resolver: Resolver,
+    /// Of no plan: what was once read of them outlives each.
+    files: SystemFiles,
 }
 
 /// Names of a plan that is not in force yet.
 pub(super) struct Names {
     resolver: Resolver,
+    files: SystemFiles,
     prober: Arc<OnceLock<Prober>>,
 }
 
 impl Outside {
     /// Returns once names have their first answers, or after a while.
     pub(super) async fn start(shared: &Arc<Shared>, board: &Board) -> Self {
-        let names = Names::ask(shared, board, Memory::default()).await;
+        let names = Names::ask(shared, board, Default::default()).await;
         let (plan, client_tls) = (Arc::clone(&shared.plan), shared.client_tls.clone());
         let prober = Prober::start(plan, client_tls, publish(shared, board));
         for (key, addresses) in board.known() {
@@ -42,7 +45,7 @@ impl Outside {
         board: &Board,
     ) -> impl Future<Output = Names> + use<> {
         let (shared, board) = (Arc::clone(shared), board.clone());
-        let known = self.resolver.memory();
+        let known = (self.resolver.memory(), self.files.clone());
         async move { Names::ask(&shared, &board, known).await }
     }
 
@@ -63,7 +66,11 @@ impl Outside {
 }
 
 impl Names {
-    async fn ask(shared: &Arc<Shared>, board: &Board, before: Memory) -> Self {
+    async fn ask(
+        shared: &Arc<Shared>,
+        board: &Board,
+        (before, files): (Memory, SystemFiles),
+    ) -> Self {
         let prober = Arc::new(OnceLock::<Prober>::new());
         let (checked, posted) = (Arc::clone(&prober), board.clone());
         let generation = shared.generation;
@@ -75,10 +82,14 @@ impl Names {
             }
             posted.publish(generation, key, found);
         };
-        let source = Source::of(&shared.plan.runtime.resolver);
+        let source = Source::of(&shared.plan.runtime.resolver, &files);
         let questions = (source, questions(&shared.plan));
         let resolver = Resolver::succeeding(before, questions, publish).await;
-        Self { resolver, prober }
+        Self {
+            resolver,
+            files,
+            prober,
+        }
     }
 
     fn checked_by(self, prober: Prober) -> Outside {
@@ -87,6 +98,7 @@ impl Names {
         Outside {
             prober,
             resolver: self.resolver,
+            files: self.files,
         }
     }
 }

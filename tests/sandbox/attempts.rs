@@ -246,7 +246,6 @@ fn later_plan() {
         "/var/lib/later.crt: the sandbox forbids it to be read",
         "/var/log/later.keys: the sandbox forbids it to be written",
         "/run/later.sock: the sandbox forbids it to be bound",
-        "/etc: the sandbox forbids it to be read, as names of servers ask for",
         "\trestart Ringway",
         "forbids /etc/passwd\ttrue",
         "forbids the key\tfalse",

@@ -48,7 +48,7 @@ pub(crate) fn run(file: &Path) -> ExitCode {
             .join()
             .unwrap(),
     );
-    tell_later_plan(&confinement, file);
+    tell_later_plan(&confinement, &plan, file);
     ExitCode::SUCCESS
 }
 
@@ -154,13 +154,13 @@ pub(crate) fn calls() -> [(&'static str, i64); 10] {
 }
 
 /// What the confinement says of the configuration that would come next.
-fn tell_later_plan(confinement: &Confinement, file: &Path) {
+fn tell_later_plan(confinement: &Confinement, plan: &config::Plan, file: &Path) {
     let later = file.with_file_name("later.toml");
     let Ok(text) = fs::read_to_string(&later) else {
         return;
     };
     let loaded = config::parse(later.display().to_string(), text);
-    for diagnostic in confinement.inspect(loaded.plan().expect("a good configuration")) {
+    for diagnostic in confinement.inspect(loaded.plan().expect("a good configuration"), plan) {
         println!(
             "later plan\t{}\t{}",
             diagnostic.message,

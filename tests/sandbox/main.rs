@@ -16,6 +16,7 @@ mod check;
 mod inside;
 mod keys;
 mod logs;
+mod names;
 mod proxy;
 mod scene;
 
@@ -30,6 +31,8 @@ enum Needs {
     Nothing,
     Landlock,
     Root,
+    /// Landlock, and root with the right to mount.
+    Mounts,
     /// Root with the right to bind to the addresses of others.
     RawSockets,
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         check::TESTS,
         keys::TESTS,
         logs::TESTS,
+        names::TESTS,
     ]
     .concat();
     let trials = trials.into_iter().map(trial).collect();
@@ -70,8 +74,11 @@ impl Needs {
     fn lacking(self) -> Option<&'static str> {
         let root = rustix::process::geteuid().is_root();
         match self {
-            Self::Landlock if !scene::has_landlock() => Some("this kernel has no Landlock"),
+            Self::Landlock | Self::Mounts if !scene::has_landlock() => {
+                Some("this kernel has no Landlock")
+            }
             Self::Root if !root => Some("only root can become another user"),
+            Self::Mounts if !root || !ringway_support::sys::may_mount() => Some("no CAP_SYS_ADMIN"),
             Self::RawSockets if !root || !scene::has_raw_sockets() => Some("no CAP_NET_RAW"),
             _ => None,
         }

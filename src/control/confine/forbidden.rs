@@ -1,8 +1,10 @@
 //! What a plan that comes later asks for and the process has given up: it needs a restart.
 
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::Path;
 
-use super::reach::{has_names, key_logs, named_files};
+use super::reach::{first_name, key_logs, name_files, named_files};
 use super::rights::Rights;
 use super::{Confinement, State};
 use crate::config::{BindAddress, Diagnostic, LocalAddress, Plan};
@@ -16,13 +18,17 @@ impl Confinement {
         self.has_landlock() && !self.reach.reads(file)
     }
 
-    /// All that `plan`, read anew, cannot have in this process, each with its place in the file. What
-    /// no reload changes (the account, the access log) is not looked at.
+    /// All that `plan`, read anew, cannot have in this process, which runs by `in_force`, each with its
+    /// place in the file. What no reload changes (the account, the access log) is not looked at.
     #[must_use]
-    pub fn inspect(&self, plan: &Plan) -> Vec<Diagnostic> {
+    pub fn inspect(&self, plan: &Plan, in_force: &Plan) -> Vec<Diagnostic> {
         let mut findings = self.beyond_rights(plan);
         if self.has_landlock() {
             findings.extend(self.beyond_reach(plan));
+            // Who has names has read them, and goes on by that.
+            if first_name(in_force).is_none() {
+                findings.extend(out_of_sight(plan));
+            }
         }
         findings
     }
@@ -69,12 +75,32 @@ impl Confinement {
                 findings.push(closed(path, "bound").at_place(&bind.place));
             }
         }
-        let hosts = PathBuf::from("/etc");
-        if has_names(plan) && !self.reach.reads(&hosts) {
-            findings.push(closed(&hosts, "read, as names of servers ask for"));
-        }
         findings
     }
+}
+
+/// The first names need files that were replaced since the start, so that Landlock does not know them
+/// again.
+fn out_of_sight(plan: &Plan) -> Vec<Diagnostic> {
+    let Some(name) = first_name(plan) else {
+        return Vec::new();
+    };
+    let is_closed = |path: &&Path| {
+        File::open(path).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+    };
+    let closed = name_files(plan).filter(is_closed).map(|path| {
+        let path = path.display();
+        Diagnostic::error(format!(
+            "a name is looked up with {path}, which was replaced since the start, and the sandbox \
+             forbids the new file to be read"
+        ))
+        .at_place(&name.place)
+        .cure(
+            "restart Ringway; `read = [\"/etc\"]` in [sandbox] keeps such files readable from the next \
+             start on",
+        )
+    });
+    closed.collect()
 }
 
 fn closed(path: &Path, done: &str) -> Diagnostic {

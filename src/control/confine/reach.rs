@@ -27,7 +27,8 @@ const SYSTEM_CERTIFICATES: [&str; 8] = [
 const CERTIFICATE_VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 /// What the names of servers are looked up with. Both files are replaced by whoever manages the
-/// network, so their folder stays readable where the plan has names.
+/// network, so their folder stays readable where the plan has names; the folder that one leads to as a
+/// link, say /run/systemd/resolve, always does.
 const NAME_FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 
 /// What metrics tell of the process.
@@ -131,16 +132,26 @@ pub(super) fn sockets(plan: &Plan) -> impl Iterator<Item = (&Path, Option<&Place
     bound.chain(takeover.map(|path| (path.as_path(), None)))
 }
 
-/// Whether the plan has servers that are found by name.
-pub(super) fn has_names(plan: &Plan) -> bool {
+/// The first server of the plan that is found by name, and its place.
+pub(super) fn first_name(plan: &Plan) -> Option<&Located<ServerAddress>> {
     let mut servers = plan.upstreams.iter().flat_map(|it| &it.servers);
-    servers.any(|server| {
-        let address = &server.address.value;
+    let is_name = |address: &ServerAddress| {
         matches!(
             address,
             ServerAddress::Name { .. } | ServerAddress::Service(_)
         )
-    })
+    };
+    let found = servers.find(|server| is_name(&server.address.value))?;
+    Some(&found.address)
+}
+
+/// The files that names of this plan are looked up with.
+pub(super) fn name_files(plan: &Plan) -> impl Iterator<Item = &'static Path> {
+    let needed = match plan.runtime.resolver.as_slice() {
+        [] => &NAME_FILES[..],
+        _ => &NAME_FILES[1..],
+    };
+    needed.iter().map(Path::new)
 }
 
 /// The folder that names a file and the folder that it lies in: certbot's `live` holds links into
@@ -175,14 +186,22 @@ fn system_files(plan: &Plan) -> BTreeSet<PathBuf> {
         found.extend(std::env::split_paths(&value).filter_map(|it| existing(&it)));
     }
     for file in NAME_FILES.map(Path::new) {
+        let lead = existing(file).into_iter();
+        let led_to = lead.filter_map(|it| Some(it.parent()?.to_owned()));
         found.extend(existing(file));
-        if has_names(plan) {
+        found.extend(led_to.filter(|it| is_kept_in_run(it)));
+        if first_name(plan).is_some() {
             found.extend(folders(file));
         }
     }
     let statistics = plan.admin.iter().flat_map(|_| STATISTICS);
     found.extend(statistics.filter_map(|path| existing(Path::new(path))));
     found
+}
+
+/// A folder that somebody who manages the network keeps, as /run/systemd/resolve is; not /run itself.
+fn is_kept_in_run(folder: &Path) -> bool {
+    folder.starts_with("/run") && folder != Path::new("/run")
 }
 
 /// The folder of a log file that may be moved away; a device or a pipe (`/dev/stdout`) itself.
@@ -307,6 +326,19 @@ mod tests {
         ] {
             let reach = reach(&path, "", server);
             assert_eq!(reach.reads(Path::new("/etc/passwd")), readable, "{server}");
+        }
+    }
+
+    #[test]
+    fn a_link_of_resolv_conf_opens_the_folder_in_run_that_it_leads_to_and_nothing_wider() {
+        for (folder, opens) in [
+            ("/run/systemd/resolve", true),
+            ("/run/NetworkManager", true),
+            ("/run", false),
+            ("/etc", false),
+            ("/nix/store", false),
+        ] {
+            assert_eq!(is_kept_in_run(Path::new(folder)), opens, "{folder}");
         }
     }
 

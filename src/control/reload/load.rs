@@ -99,14 +99,19 @@ impl Checked {
     }
 }
 
-/// Reads a configuration anew, in a process that has given up what `confinement` says.
+/// Reads a configuration anew, in a process that runs by `in_force` and has given up what `confinement`
+/// says.
 ///
 /// # Errors
 /// What `ringway check` says of it, and what this process cannot do any more.
-pub(super) fn load(path: &Path, confinement: Option<&Confinement>) -> Result<Checked, String> {
+pub(super) fn load(
+    path: &Path,
+    confinement: Option<&Confinement>,
+    in_force: &Plan,
+) -> Result<Checked, String> {
     let mut loaded = config::load(path);
     if let Some(confinement) = confinement {
-        loaded.inspect(|plan| confinement.inspect(plan));
+        loaded.inspect(|plan| confinement.inspect(plan, in_force));
     }
     let examined = open(loaded);
     let report = examined.loaded.report(Paint::Plain);

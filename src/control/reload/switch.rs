@@ -113,7 +113,7 @@ impl Started {
         let Some(file) = &self.basis.file else {
             return Err("it was not started from a file".to_owned());
         };
-        load(file, self.confinement())
+        load(file, self.confinement(), &self.context.shared.plan)
     }
 
     /// The service manager hears that it begins, and that it is over, whatever came of it.

@@ -1,5 +1,4 @@
 use std::fmt;
-use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,8 +12,11 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::{Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RecordType};
+use hickory_resolver::system_conf::parse_resolv_conf;
 use hickory_resolver::{Hosts, TokioResolver};
 use tokio::time::timeout;
+
+use super::system::SystemFiles;
 
 /// Bound of one lookup, over all name servers, search domains and attempts of resolv.conf.
 pub(super) const LOOKUP_TIMEOUT: Duration = Duration::from_secs(15);
@@ -27,7 +29,7 @@ const ADDRESSES_MAX: usize = 64;
 pub struct Source {
     /// `None`: /etc/resolv.conf.
     servers: Option<Arc<(ResolverConfig, ResolverOpts)>>,
-    hosts: PathBuf,
+    files: SystemFiles,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,22 +59,16 @@ pub(super) enum LookupError {
 }
 
 impl Source {
-    /// /etc/hosts, then the name servers of /etc/resolv.conf. Both are read anew for each
-    /// lookup: a network that comes up late, or changes, needs no restart.
+    /// /etc/hosts, then these name servers, and where there are none those of /etc/resolv.conf. Names
+    /// are taken as they stand: no search domain is added.
     #[must_use]
-    pub fn system() -> Self {
-        Self {
-            servers: None,
-            hosts: "/etc/hosts".into(),
-        }
-    }
-
-    /// These name servers after /etc/hosts; none: as [`system`](Self::system). Names are taken as
-    /// they stand: no search domain is added.
-    #[must_use]
-    pub fn of(name_servers: &[SocketAddr]) -> Self {
+    pub fn of(name_servers: &[SocketAddr], files: &SystemFiles) -> Self {
+        let files = files.clone();
         if name_servers.is_empty() {
-            return Self::system();
+            return Self {
+                servers: None,
+                files,
+            };
         }
         let config = |server: &SocketAddr| {
             let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
@@ -83,7 +79,10 @@ impl Source {
         };
         let servers = name_servers.iter().map(config).collect();
         let config = ResolverConfig::from_name_servers(servers);
-        Self::fixed(config, ResolverOpts::default(), "/etc/hosts".into())
+        Self {
+            servers: Some(Arc::new((config, ResolverOpts::default()))),
+            files,
+        }
     }
 
     /// These name servers, after a hosts file of one's own.
@@ -91,7 +90,7 @@ impl Source {
     pub fn fixed(config: ResolverConfig, options: ResolverOpts, hosts: PathBuf) -> Self {
         Self {
             servers: Some(Arc::new((config, options))),
-            hosts,
+            files: SystemFiles::with_hosts(hosts),
         }
     }
 
@@ -111,7 +110,8 @@ impl Source {
     /// As in glibc, a name that stands in the hosts file is not asked for elsewhere.
     fn lookup_in_hosts(&self, name: &Name) -> Option<Answer> {
         let mut hosts = Hosts::default();
-        hosts.read_hosts_conf(File::open(&self.hosts).ok()?).ok()?;
+        let text = self.files.hosts.read().ok()?;
+        hosts.read_hosts_conf(text.as_slice()).ok()?;
         let addresses = [RecordType::A, RecordType::AAAA]
             .into_iter()
             .filter_map(|kind| hosts.lookup_static_host(&Query::query(name.clone(), kind)))
@@ -144,14 +144,17 @@ impl Source {
 
     pub(super) fn resolver(&self) -> Result<TokioResolver, LookupError> {
         let configuration = |error: NetError| LookupError::Configuration(error.to_string());
-        let mut builder = match &self.servers {
-            None => TokioResolver::builder_tokio().map_err(configuration)?,
-            Some(servers) => {
-                let (config, options) = servers.as_ref().clone();
-                TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-                    .with_options(options)
+        let (config, options) = match &self.servers {
+            None => {
+                let text = self.files.resolv_conf.read();
+                let text = text.map_err(|error| LookupError::Configuration(error.to_string()))?;
+                parse_resolv_conf(text).map_err(configuration)?
             }
+            Some(servers) => servers.as_ref().clone(),
         };
+        let mut builder =
+            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+                .with_options(options);
         let options = builder.options_mut();
         options.use_hosts_file = ResolveHosts::Never;
         builder.build().map_err(configuration)

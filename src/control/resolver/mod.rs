@@ -5,6 +5,7 @@
 mod lookup;
 mod schedule;
 mod service;
+mod system;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 pub use lookup::Source;
 pub(super) use schedule::spread;
 pub use schedule::{backoff, jitter, schedule};
+pub use system::SystemFiles;
 
 use crate::config::{Plan, ResolvePlan, ServerAddress};
 use crate::types::{GroupId, ServerId};

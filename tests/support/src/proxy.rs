@@ -35,6 +35,7 @@ pub struct Ringway {
     io_uring_denied: bool,
     is_memory_exact: bool,
     traced: Option<String>,
+    etc: Option<PathBuf>,
     activated: Vec<OwnedFd>,
 }
 
@@ -53,6 +54,7 @@ impl Ringway {
             io_uring_denied: false,
             is_memory_exact: false,
             traced: None,
+            etc: None,
             activated: Vec::new(),
         }
     }
@@ -140,6 +142,13 @@ impl Ringway {
         self
     }
 
+    /// Gives the proxy another folder for /etc. Needs [`sys::may_mount`].
+    #[must_use]
+    pub fn etc(mut self, folder: &Path) -> Self {
+        self.etc = Some(folder.to_owned());
+        self
+    }
+
     /// Passes these sockets as a service manager does (sd_listen_fds(3)); `names` are joined by
     /// colons.
     #[must_use]
@@ -223,6 +232,9 @@ impl Ringway {
         }
         if self.io_uring_denied {
             sys::deny_io_uring(&mut command);
+        }
+        if let Some(folder) = &self.etc {
+            sys::replace_etc(&mut command, folder);
         }
         let mut child = command.spawn().expect(starts);
         let stderr = Lines::of(child.stderr.take().expect("stderr is piped"));

@@ -5,6 +5,7 @@
     reason = "poll, kill, setrlimit and seccomp have no safe form in std"
 )]
 
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
@@ -266,6 +267,41 @@ pub fn as_user<T: Send>(uid: u32, body: impl FnOnce() -> T + Send) -> io::Result
         }
     };
     std::thread::scope(|scope| scope.spawn(run).join().expect("the body does not panic"))
+}
+
+/// Puts `folder` in the place of /etc, in a mount namespace of the child's own. Needs CAP_SYS_ADMIN.
+///
+/// # Panics
+/// When the folder's name holds a zero byte.
+pub fn replace_etc(command: &mut Command, folder: &std::path::Path) {
+    let folder = CString::new(folder.as_os_str().as_encoded_bytes()).expect("no zero byte");
+    let done = |result: i32| match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    };
+    let mount = move |source: *const libc::c_char, target: &CStr, flags| {
+        let none = std::ptr::null();
+        // SAFETY: both paths live until the call returns, the source may be null with these flags,
+        // and so may type and data.
+        done(unsafe { libc::mount(source, target.as_ptr(), none, flags, none.cast()) })
+    };
+    let set = move || {
+        // SAFETY: unshare(2) takes a number and touches no memory.
+        done(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
+        mount(std::ptr::null(), c"/", libc::MS_REC | libc::MS_PRIVATE)?;
+        mount(folder.as_ptr(), c"/etc", libc::MS_BIND)
+    };
+    // SAFETY: between fork and exec the closure makes three system calls and allocates nothing.
+    unsafe { command.pre_exec(set) };
+}
+
+/// Whether this process may have [`replace_etc`] do so.
+#[must_use]
+pub fn may_mount() -> bool {
+    let new_namespace = libc::CLONE_NEWNS.cast_unsigned();
+    // On a thread of its own, which ends with its namespace.
+    let tried = std::thread::spawn(move || call(libc::SYS_unshare, [new_namespace, 0, 0, 0]));
+    tried.join().is_ok_and(|it| it.is_ok())
 }
 
 /// Gives the child memory in pages of 4 KiB alone, so that its use can be told in less than the
