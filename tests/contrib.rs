@@ -144,14 +144,36 @@ fn the_service_runs_a_command_that_ringway_takes() {
 }
 
 #[test]
+fn an_upgrade_within_the_unit_runs_a_command_that_ringway_takes_and_keeps_the_watchdog() {
+    let (unit, upgrade) = (text(UNIT), text("contrib/systemd/upgrade.conf"));
+    let reloads = values(&upgrade, "ExecReload");
+    let (watchdog, command) = reloads[0].split_once(" /usr/bin/").unwrap();
+    let words = command.split_whitespace();
+    if let Err(error) = cli::command().try_get_matches_from(words) {
+        panic!("{command}: {error}");
+    }
+    let seconds = values(&unit, "WatchdogSec")[0].trim_end_matches('s');
+    assert_eq!(
+        watchdog,
+        format!("/usr/bin/env WATCHDOG_USEC={seconds}000000")
+    );
+    assert!(values(&unit, "ExecStart")[0].ends_with(" /etc/ringway/ringway.toml"));
+    assert!(command.ends_with(" /etc/ringway/ringway.toml"));
+}
+
+#[test]
 fn systemd_knows_every_directive_of_the_units() {
     let folder = tempfile::tempdir().unwrap();
     let binary = env!("CARGO_BIN_EXE_ringway");
+    let drop_ins = folder.path().join("ringway.service.d");
+    fs::create_dir(&drop_ins).unwrap();
     for entry in fs::read_dir(path("contrib/systemd")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let unit = text(&format!("contrib/systemd/{name}"));
         let unit = unit.replace("/usr/bin/ringway", binary);
-        fs::write(folder.path().join(name), unit).unwrap();
+        let is_drop_in = name.ends_with(".conf");
+        let folder = if is_drop_in { &drop_ins } else { folder.path() };
+        fs::write(folder.join(name), unit).unwrap();
     }
     let unit = folder.path().join("ringway.service");
     let unit = unit.to_str().unwrap();
@@ -160,7 +182,7 @@ fn systemd_knows_every_directive_of_the_units() {
     // The unit has a Type= for systemd before 253, too.
     let complaints = said
         .lines()
-        .filter(|line| line.contains("ringway."))
+        .filter(|line| line.contains("ringway.") || line.contains("upgrade.conf"))
         .filter(|line| !line.ends_with("Failed to parse service type, ignoring: notify-reload"));
     assert_eq!(complaints.collect::<Vec<_>>(), [""; 0]);
 }

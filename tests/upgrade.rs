@@ -15,13 +15,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
 use ringway_support::link::Address;
 use ringway_support::proxy::until_refused;
-use ringway_support::sys::as_user;
+use ringway_support::sys::{as_user, kill};
 use ringway_support::tls::{ClientTls, TLS12, TLS13};
 use ringway_support::toml::{front_to_back, listener, upstream};
 use ringway_support::{DEADLINE, Ending, House, Link, Peer, Proxy, Ringway, ringway, until};
@@ -661,6 +662,71 @@ fn a_process_that_is_told_to_end_meanwhile_keeps_its_sockets_and_the_other_does_
     old.wait_exit().expect_code(0);
     let exit = new.wait_exit();
     exit.expect_code(71).expect_words(&["about to end"]);
+}
+
+/// A process that is no child of this one's.
+struct Background(u32);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = kill(self.0, SIGKILL);
+    }
+}
+
+/// Runs the process after `old` in the background. Its exit code, and what was said.
+fn run_in_background(file: &Path, words: &Path) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
+    command
+        .args(["run", "--take-over", "--background"])
+        .arg(file);
+    // What goes on in the background would keep a pipe open.
+    command.stderr(fs::File::create(words).unwrap());
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
+    (status.unwrap().code(), fs::read_to_string(words).unwrap())
+}
+
+#[test]
+fn in_the_background_a_successor_returns_once_it_serves_or_with_the_reason_why_not() {
+    let place = Place::new();
+    let echo = Peer::plain().echo();
+    let toml = front_to_back("", "", echo.address());
+    let mut old = place.ringway().start(&toml);
+    let address = old.address("front").clone();
+    let mut long = Link::connect(&address).unwrap();
+    long.ping(b"before");
+    let words = place.directory.path().join("words");
+
+    let wrong = place.directory.path().join("wrong.toml");
+    let text = fs::read_to_string(old.file()).unwrap();
+    fs::write(&wrong, text.clone() + "nonsense = 1\n").unwrap();
+    let (code, said) = run_in_background(&wrong, &words);
+    assert_eq!(code, Some(64), "{said}");
+    assert!(said.contains("nonsense"), "{said}");
+    fs::write(&wrong, text.replace("takeover.sock", "none/takeover.sock")).unwrap();
+    let (code, said) = run_in_background(&wrong, &words);
+    assert_eq!(code, Some(71), "{said}");
+    old.expect_alive();
+
+    let (code, said) = run_in_background(old.file(), &words);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("took over from process"), "{said}");
+    let line = old.stderr_line("has taken over");
+    let pid = line.split_whitespace().rev().nth(3).unwrap();
+    let new = Background(pid.parse().unwrap());
+    // Nobody who waits for it is left: it is a child of whoever takes orphans in.
+    let status = fs::read_to_string(format!("/proc/{}/status", new.0)).unwrap();
+    assert!(
+        !status.contains(&format!("PPid:\t{}\n", std::process::id())),
+        "{status}"
+    );
+    long.ping(b"after");
+    long.finish().unwrap();
+    assert_eq!(long.expect_end(), Ending::Clean);
+    old.wait_exit().expect_code(0);
+    Link::connect(&address).unwrap().ping(b"with the new one");
+    kill(new.0, SIGTERM).unwrap();
+    until_refused(&address);
 }
 
 #[test]

@@ -643,7 +643,7 @@ _ringway() {
             return 0
             ;;
         ringway__subcmd__run)
-            opts="-h --allow-epoll --take-over --help"
+            opts="-h --allow-epoll --take-over --background --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

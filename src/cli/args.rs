@@ -31,7 +31,7 @@ enum Command {
     /// Says everything that `ringway check` says and starts nothing where that is an error. Stays in
     /// the foreground and writes lines about itself to stderr. The first SIGTERM or SIGINT drains:
     /// no new connections, and `drain_timeout` for those that live. The second closes them at once.
-    /// SIGHUP has the configuration read anew, SIGUSR1 the access log opened anew.
+    /// SIGHUP has the configuration read anew, SIGUSR1 the log files opened anew.
     Run {
         /// The configuration, a TOML file.
         #[arg(value_hint = ValueHint::FilePath)]
@@ -43,6 +43,10 @@ enum Command {
         /// then drains. Start as usual if there is none.
         #[arg(long)]
         take_over: bool,
+        /// Return once the proxy serves, in a process of its own in the background, or with its exit
+        /// code when it does not start.
+        #[arg(long)]
+        background: bool,
     },
     /// Say everything that is wrong or unsafe in a configuration and the files it names.
     ///
@@ -117,13 +121,14 @@ pub fn main() -> ExitCode {
             file,
             allow_epoll,
             take_over,
+            background,
         } => {
             let options = Options {
                 allow_epoll,
                 take_over,
                 ..Options::default()
             };
-            run::run(&file, options)
+            run::run(&file, options, background)
         }
         Command::Check { file } => check::run(&file),
         Command::Explain { file } => explain::run(&file),

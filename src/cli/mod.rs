@@ -18,6 +18,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use crate::config::{Loaded, Paint};
 
+/// What was asked for is done.
+pub const EXIT_DONE: u8 = 0;
 /// The command line is not understood; clap says so, too.
 pub const EXIT_COMMAND_LINE: u8 = 2;
 /// The configuration is refused: EX_USAGE of sysexits.h.

@@ -1,6 +1,7 @@
 //! What needs `unsafe`, and what asks the kernel about itself. Nothing else may use `unsafe`.
 
 mod activation;
+mod background;
 mod bind;
 mod clock;
 mod fd;
@@ -13,6 +14,7 @@ mod rlimit;
 mod seccomp;
 
 pub use activation::{Activated, take_activated};
+pub use background::{Herald, Split, go_to_background};
 pub use bind::leave_port_to_connect;
 pub use clock::{coarse_clock, monotonic_clock, process_cpu_time};
 pub use fd::borrow_stream;
