@@ -3,6 +3,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use ringway_support::link::Address;
 use ringway_support::toml::front_to_back;
@@ -15,6 +16,7 @@ use super::*;
 use crate::config::parse;
 use crate::control::crew::RESTARTS_MAX;
 use crate::observe::metrics::Syntax;
+use crate::session::RunState;
 
 fn plan(server: &Address) -> Plan {
     let own = "[runtime]\nworkers = 1\n[log]\naccess = \"off\"\n";
