@@ -173,6 +173,37 @@ fn accepting_that_rests_for_want_of_files_is_counted() {
 }
 
 #[test]
+fn a_pipe_that_cannot_be_had_is_counted_and_its_connection_goes_on() {
+    let echo = Peer::plain().echo();
+    let toml = front_to_back("relay_path = \"splice\"", "", echo.address());
+    let ringway = ringway!().open_files(128).runtime("pipes = 0");
+    let watched = Watched::start(ringway, &toml);
+    let refused = |watched: &Watched| watched.sum("ringway_core_pipes_refused_total", &[]);
+    let mut link = watched.link();
+    until("its server is reached", || {
+        (echo.counts().accepted() == 1).then_some(())
+    });
+    assert_eq!(refused(&watched), 0);
+    // One after the other, so that at some time not two files are left: a pipe has two.
+    let has_refused = || {
+        let cannot_accept = watched.proxy.stderr_lines("cannot accept");
+        !cannot_accept.is_empty() || !watched.proxy.records().is_empty()
+    };
+    let mut idle = Vec::new();
+    while !has_refused() {
+        let before = echo.counts().accepted();
+        idle.push(watched.link());
+        until("it is served or turned away", || {
+            (echo.counts().accepted() > before || has_refused()).then_some(())
+        });
+    }
+    link.ping(b"with a pipe or without");
+    drop(idle);
+    assert!(refused(&watched) > 0);
+    finish(link);
+}
+
+#[test]
 fn each_wait_for_a_socket_is_an_operation_of_the_ring() {
     let echo = Peer::plain().echo();
     let watched = Watched::start(ringway!(), &front_to_back("", "", echo.address()));
