@@ -57,6 +57,12 @@ impl Rules {
             self.ca().display()
         )
     }
+
+    /// Sessions that the list revokes end within this time.
+    fn closing(&self, time: &str) -> String {
+        let list = self.list();
+        format!("close_revoked = \"{time}\"\ncrl = \"{}\"\n", list.display())
+    }
 }
 
 fn client(house: &House, identity: &Credential, proxy: &Proxy) -> Link {
@@ -143,10 +149,7 @@ fn a_reload_ends_the_sessions_that_its_rules_would_not_let_in() {
     let others = Authority::root("Another CA");
     let rules = Rules::of(&house.ca);
     let echo = Peer::plain().echo();
-    let keys = format!(
-        "close_revoked = \"1s\"\ncrl = \"{}\"\n",
-        rules.list().display()
-    );
+    let keys = rules.closing("1s");
     let toml = |more: &str| {
         let tls = rules.terminate(&house, &(keys.clone() + more));
         front_to_back("", &tls, echo.address())
@@ -252,10 +255,7 @@ fn a_client_that_came_back_by_a_ticket_is_judged_by_what_it_had_shown_at_first()
     let house = House::new();
     let rules = Rules::of(&house.ca);
     let echo = Peer::plain().echo();
-    let keys = format!(
-        "close_revoked = \"1s\"\ncrl = \"{}\"\n",
-        rules.list().display()
-    );
+    let keys = rules.closing("1s");
     let tls = rules.terminate(&house, &keys);
     let mut proxy = ringway!().start(&front_to_back("", &tls, echo.address()));
     let goes = house.ca.issue(&tester());
@@ -284,9 +284,7 @@ fn a_time_that_a_reload_makes_shorter_holds_from_then_on() {
     let rules = Rules::of(&house.ca);
     let server = Peer::tls(ServerTls::with(&house.backend).config()).echo();
     let toml = |time: &str| {
-        let list = rules.list();
-        let keys = format!("close_revoked = \"{time}\"\ncrl = \"{}\"\n", list.display());
-        let tls = rules.terminate(&house, &keys);
+        let tls = rules.terminate(&house, &rules.closing(time));
         front_to_back("", &tls, server.address()) + &originate(&rules, time)
     };
     let mut proxy = ringway!().start(&toml("1d"));
@@ -335,10 +333,7 @@ fn a_list_that_is_watched_closes_without_being_asked_to() {
     let house = House::new();
     let rules = Rules::of(&house.ca);
     let echo = Peer::plain().echo();
-    let keys = format!(
-        "close_revoked = \"1s\"\ncrl = \"{}\"\n",
-        rules.list().display()
-    );
+    let keys = rules.closing("1s");
     let tls = rules.terminate(&house, &keys);
     let proxy = ringway!()
         .runtime("watch = true")

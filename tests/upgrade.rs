@@ -325,6 +325,14 @@ fn clients_are_steered_by_their_address_by_as_many_workers_as_there_are_after_th
     assert_eq!(used.len(), 3, "all workers have clients: {used:?}");
 }
 
+/// Whether a client comes back by a ticket. It leaves with one.
+fn resumes(proxy: &Proxy, client: &Arc<ClientConfig>) -> bool {
+    let link = Link::connect(proxy.address("front")).unwrap();
+    let mut link = link.start_tls(client, "localhost").unwrap();
+    link.ping(b"a ticket, please");
+    link.resumed()
+}
+
 #[test]
 fn sessions_are_resumed_with_the_new_process_by_tickets_of_the_old_one() {
     let (place, house) = (Place::new(), House::new());
@@ -333,12 +341,7 @@ fn sessions_are_resumed_with_the_new_process_by_tickets_of_the_old_one() {
     for version in [TLS13, TLS12] {
         let mut old = place.ringway().start(&toml);
         let client = ClientTls::trusting(&house.ca).version(version).config();
-        let resumed = |proxy: &Proxy| {
-            let link = Link::connect(proxy.address("front")).unwrap();
-            let mut link = link.start_tls(&client, "localhost").unwrap();
-            link.ping(b"a ticket, please");
-            link.resumed()
-        };
+        let resumed = |proxy: &Proxy| resumes(proxy, &client);
         assert!(!resumed(&old));
         let new = place.follow(&old, place.successor(), &toml);
         old.wait_exit().expect_code(0);
@@ -359,12 +362,7 @@ fn tickets_of_before_a_reload_survive_the_upgrade_after_it_unless_the_policy_is_
     for (next, expected) in [(reloaded.clone(), true), (toml(&asking), false)] {
         let mut old = place.ringway().start(&toml(""));
         let client = ClientTls::trusting(&house.ca).config();
-        let resumed = |proxy: &Proxy| {
-            let link = Link::connect(proxy.address("front")).unwrap();
-            let mut link = link.start_tls(&client, "localhost").unwrap();
-            link.ping(b"a ticket, please");
-            link.resumed()
-        };
+        let resumed = |proxy: &Proxy| resumes(proxy, &client);
         assert!(!resumed(&old));
         old.reload_with(&reloaded);
         let new = place.follow(&old, place.successor(), &next);

@@ -13,20 +13,21 @@ mod upstream;
 
 use std::cell::Cell;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
-    ClientConfig, ClientConnection, ConnectionCommon, Error, HandshakeKind, ServerConfig,
-    ServerConnection, SideData, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, ConnectionCommon, DigitallySignedStruct, Error, HandshakeKind,
+    ServerConfig, ServerConnection, SideData, SignatureScheme, SupportedProtocolVersion,
 };
 
 use super::bound::{PeerBound, with_peer_bound};
 use super::{Endpoint, Identity, KeyRing, PeerSeen, ServerTls, failure};
 use crate::config::{
-    DownstreamTls, Group, IdentityPattern, Located, Place, Resumption, TlsPolicy, TlsVersions,
-    Trust, UpstreamAlpn, UpstreamTls, VerifyClient,
+    CertificatePlan, DownstreamTls, Group, IdentityPattern, Located, Place, Resumption, TlsPolicy,
+    TlsVersions, Trust, UpstreamAlpn, UpstreamTls, VerifyClient,
 };
 use crate::types::{Cause, UnixSeconds, unix_now};
 use pki::{Authority, Files, Issued};
@@ -73,6 +74,59 @@ impl Version {
 
 const BOTH: [Version; 2] = [Version::Tls12, Version::Tls13];
 
+/// Takes any certificate, and keeps what is stapled to it.
+#[derive(Debug)]
+struct Lenient {
+    schemes: Vec<SignatureScheme>,
+    stapled: OnceLock<Vec<u8>>,
+}
+
+impl Lenient {
+    fn offering(schemes: &[SignatureScheme]) -> Self {
+        Self {
+            schemes: schemes.to_vec(),
+            stapled: OnceLock::new(),
+        }
+    }
+}
+
+impl ServerCertVerifier for Lenient {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        staple: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        // Of the first handshake.
+        let _ = self.stapled.set(staple.to_vec());
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.schemes.clone()
+    }
+}
+
 /// A group that verifies its servers by this CA.
 fn verifying(files: &Files, ca: &Authority) -> UpstreamTls {
     UpstreamTls {
@@ -113,8 +167,12 @@ fn resumption() -> Resumption {
 
 /// A listener for [`HOST`], without client certificates.
 fn listener(files: &Files, server: &Issued) -> DownstreamTls {
+    listening(vec![files.pair(server)])
+}
+
+fn listening(certificates: Vec<CertificatePlan>) -> DownstreamTls {
     DownstreamTls {
-        certificates: vec![files.pair(server)],
+        certificates,
         verify_client: VerifyClient::Off,
         client_ca: None,
         verify_depth: 1,

@@ -1,5 +1,5 @@
 use rustls::crypto::aws_lc_rs::cipher_suite;
-use rustls::{CipherSuite, NamedGroup, SignatureScheme};
+use rustls::{CipherSuite, NamedGroup};
 
 use super::pki::Leaf;
 use super::*;
@@ -34,48 +34,10 @@ impl Scene {
     }
 }
 
-/// Accepts any certificate, so that the choice alone is tested; offers these schemes only.
-#[derive(Debug)]
-struct Schemes(Vec<SignatureScheme>);
-
-impl rustls::client::danger::ServerCertVerifier for Schemes {
-    fn verify_server_cert(
-        &self,
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &[rustls::pki_types::CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &rustls::pki_types::CertificateDer<'_>,
-        dss: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, Error> {
-        self.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.clone()
-    }
-}
-
+/// It takes any certificate, so that the choice alone is tested, and offers these schemes only.
 fn client_verifying(ca: &Authority, version: Version, schemes: &[SignatureScheme]) -> ClientConfig {
     let mut config = plain_client(ca, version, None);
-    let verifier = Arc::new(Schemes(schemes.to_vec()));
+    let verifier = Arc::new(Lenient::offering(schemes));
     config.dangerous().set_certificate_verifier(verifier);
     config
 }
@@ -170,7 +132,7 @@ fn our_order_of_suites_and_groups_wins_over_the_client_s() {
             .with_protocol_versions(version.only())
             .unwrap()
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Schemes(ANY.to_vec())))
+            .with_custom_certificate_verifier(Arc::new(Lenient::offering(&ANY)))
             .with_no_client_auth();
         let core = server_tls(plan).for_core();
         let finished = connect(&by_name(&Arc::new(client), HOST), &core).unwrap();

@@ -49,19 +49,7 @@ impl Scene {
     }
 
     fn listener(&self, response: &[u8]) -> DownstreamTls {
-        DownstreamTls {
-            certificates: vec![self.plan(response)],
-            verify_client: VerifyClient::Off,
-            client_ca: None,
-            verify_depth: 1,
-            crl: None,
-            close_revoked: None,
-            allow_identities: vec![],
-            policy: policy(),
-            alpn: vec![],
-            resumption: resumption(),
-            key_log: None,
-        }
+        listening(vec![self.plan(response)])
     }
 
     fn load(&self, response: &[u8]) -> Result<Staple, MaterialError> {
@@ -252,53 +240,15 @@ fn ends_tell_when_a_response_is_out_of_date() {
 
 /// The staple that a client of this version is shown.
 fn shown(server: &ServerTls, version: Version) -> Option<Vec<u8>> {
-    let seen = Arc::new(Seen::default());
+    let verifier = Arc::new(Lenient::offering(&[SignatureScheme::ECDSA_NISTP256_SHA256]));
     let ca = Authority::root("Any");
     let mut config = plain_client(&ca, version, None);
-    config.dangerous().set_certificate_verifier(seen.clone());
+    config
+        .dangerous()
+        .set_certificate_verifier(verifier.clone());
     connect(&by_name(&Arc::new(config), HOST), &server.for_core()).unwrap();
-    let stapled = seen.0.get().unwrap().clone();
+    let stapled = verifier.stapled.get().unwrap().clone();
     (!stapled.is_empty()).then_some(stapled)
-}
-
-/// Accepts any certificate, and keeps what is stapled to it.
-#[derive(Debug, Default)]
-struct Seen(std::sync::OnceLock<Vec<u8>>);
-
-impl rustls::client::danger::ServerCertVerifier for Seen {
-    fn verify_server_cert(
-        &self,
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &[rustls::pki_types::CertificateDer<'_>],
-        _: &ServerName<'_>,
-        staple: &[u8],
-        _: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, Error> {
-        self.0.set(staple.to_vec()).unwrap();
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &rustls::pki_types::CertificateDer<'_>,
-        dss: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, Error> {
-        self.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
-    }
 }
 
 #[test]
