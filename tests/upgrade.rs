@@ -680,7 +680,7 @@ fn run_in_background(file: &Path, words: &Path) -> (Option<i32>, String) {
         .arg(file);
     // What goes on in the background would keep a pipe open.
     command.stderr(fs::File::create(words).unwrap());
-    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
+    let status = command.stdin(Stdio::piped()).stdout(Stdio::null()).status();
     (status.unwrap().code(), fs::read_to_string(words).unwrap())
 }
 
@@ -718,6 +718,8 @@ fn in_the_background_a_successor_returns_once_it_serves_or_with_the_reason_why_n
         !status.contains(&format!("PPid:\t{}\n", std::process::id())),
         "{status}"
     );
+    let input = fs::read_link(format!("/proc/{}/fd/0", new.0)).unwrap();
+    assert_eq!(input, Path::new("/dev/null"));
     long.ping(b"after");
     long.finish().unwrap();
     assert_eq!(long.expect_end(), Ending::Clean);

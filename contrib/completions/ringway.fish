@@ -45,7 +45,7 @@ complete -c ringway -n "__fish_ringway_needs_command" -f -a "man" -d 'Print a ma
 complete -c ringway -n "__fish_ringway_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c ringway -n "__fish_ringway_using_subcommand run" -l allow-epoll -d 'Run on epoll where io_uring is forbidden, instead of refusing to start'
 complete -c ringway -n "__fish_ringway_using_subcommand run" -l take-over -d 'Take the listening sockets of the process that waits at `takeover` in [runtime], which then drains. Start as usual if there is none'
-complete -c ringway -n "__fish_ringway_using_subcommand run" -l background -d 'Return once the proxy serves, in a process of its own in the background, or with its exit code when it does not start'
+complete -c ringway -n "__fish_ringway_using_subcommand run" -l background -d 'Return once the proxy serves, in a process of its own in the background, or with its exit code when it does not start. Output goes on to where it went: redirect it where somebody waits for its end'
 complete -c ringway -n "__fish_ringway_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c ringway -n "__fish_ringway_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c ringway -n "__fish_ringway_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -44,7 +44,8 @@ enum Command {
         #[arg(long)]
         take_over: bool,
         /// Return once the proxy serves, in a process of its own in the background, or with its exit
-        /// code when it does not start.
+        /// code when it does not start. Output goes on to where it went: redirect it where somebody
+        /// waits for its end.
         #[arg(long)]
         background: bool,
     },

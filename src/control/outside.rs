@@ -83,8 +83,11 @@ impl Names {
             posted.publish(generation, key, found);
         };
         let source = Source::of(&shared.plan.runtime.resolver, &files);
-        let questions = (source, questions(&shared.plan));
-        let resolver = Resolver::succeeding(before, questions, publish).await;
+        let questions = questions(&shared.plan);
+        if !questions.is_empty() {
+            files.remember();
+        }
+        let resolver = Resolver::succeeding(before, (source, questions), publish).await;
         Self {
             resolver,
             files,

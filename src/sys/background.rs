@@ -1,8 +1,10 @@
 #![expect(unsafe_code, reason = "fork(2)")]
 
+use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
 
 use rustix::process::{Pid, WaitOptions, setsid, waitpid};
+use rustix::stdio::dup2_stdin;
 
 /// Which of two processes this one is.
 #[derive(Debug)]
@@ -36,7 +38,7 @@ impl Herald {
 /// # Errors
 /// This process has more than one thread already, or the system has no room for another process.
 pub fn go_to_background() -> io::Result<Split> {
-    let threads = std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
     if threads != 1 {
         return Err(io::Error::other("there is more than one thread already"));
     }
@@ -47,6 +49,8 @@ pub fn go_to_background() -> io::Result<Split> {
     }
     drop(reader);
     setsid()?;
+    // Nobody types there, and whoever reads from the same place is not to wait for this process.
+    dup2_stdin(File::open("/dev/null")?)?;
     if fork()?.is_some() {
         // The process goes on as a child of init; no destructor may run twice.
         // SAFETY: _exit(2) takes a number and does not return.

@@ -17,6 +17,16 @@ pub(crate) const TESTS: &[Test] = &[
     ),
     (
         Needs::Mounts,
+        "resolv_conf_may_be_replaced_before_a_name_that_is_not_in_hosts_asks_for_it",
+        second_name,
+    ),
+    (
+        Needs::Mounts,
+        "a_replaced_resolv_conf_that_no_name_needed_so_far_is_refused_with_the_cure",
+        first_need,
+    ),
+    (
+        Needs::Mounts,
         "a_first_name_whose_files_were_replaced_is_refused_with_the_cure",
         replaced_before,
     ),
@@ -80,6 +90,40 @@ fn first_name() {
         &by_name,
         "\n[upstream.other]\nservers = [\"127.0.0.1:1\"]\n",
     ));
+    serves(&proxy);
+}
+
+fn second_name() {
+    let (echo, etc) = (Peer::plain().echo(), etc());
+    let [by_address, by_name] = servers(echo.address());
+    let mut proxy = ringway!().etc(etc.path()).start(&toml(&by_address, ""));
+    proxy.reload_with(&toml(&by_name, ""));
+    // So far /etc/hosts knew every name.
+    replace(&etc.path().join("resolv.conf"), "nameserver 127.0.0.2\n");
+    let other = "\n[upstream.other]\nservers = [\"nobody.test:1\"]\n";
+    proxy.reload_with(&toml(&by_name, other));
+    let line = proxy.stderr_line("/etc/resolv.conf was replaced");
+    assert!(line.contains("WARN"), "{line}");
+    serves(&proxy);
+}
+
+fn first_need() {
+    let (echo, etc) = (Peer::plain().echo(), etc());
+    let [_, by_name] = servers(echo.address());
+    let by_address = echo.address().to_string();
+    let resolver = "resolver = \"127.0.0.1:9\"\n";
+    let ringway = ringway!().etc(etc.path()).runtime(resolver);
+    let mut proxy = ringway.start(&toml(&by_address, ""));
+    proxy.reload_with(&toml(&by_name, ""));
+    replace(&etc.path().join("resolv.conf"), "nameserver 127.0.0.2\n");
+    let text = std::fs::read_to_string(proxy.file()).unwrap();
+    assert!(text.contains(resolver), "{text}");
+    std::fs::write(proxy.file(), text.replace(resolver, "")).unwrap();
+    let said = proxy.reload_refused();
+    assert!(
+        said.contains("with /etc/resolv.conf, which was replaced since the start"),
+        "{said}"
+    );
     serves(&proxy);
 }
 

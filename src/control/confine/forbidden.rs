@@ -25,10 +25,7 @@ impl Confinement {
         let mut findings = self.beyond_rights(plan);
         if self.has_landlock() {
             findings.extend(self.beyond_reach(plan));
-            // Who has names has read them, and goes on by that.
-            if first_name(in_force).is_none() {
-                findings.extend(out_of_sight(plan));
-            }
+            findings.extend(out_of_sight(plan, in_force));
         }
         findings
     }
@@ -79,16 +76,21 @@ impl Confinement {
     }
 }
 
-/// The first names need files that were replaced since the start, so that Landlock does not know them
-/// again.
-fn out_of_sight(plan: &Plan) -> Vec<Diagnostic> {
+/// Names need files that were replaced since the start, so that Landlock does not know them again. What
+/// those in force are looked up with was read before, and goes on to hold.
+fn out_of_sight(plan: &Plan, in_force: &Plan) -> Vec<Diagnostic> {
     let Some(name) = first_name(plan) else {
         return Vec::new();
     };
+    let read: Vec<_> = first_name(in_force)
+        .into_iter()
+        .flat_map(|_| name_files(in_force))
+        .collect();
     let is_closed = |path: &&Path| {
         File::open(path).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
     };
-    let closed = name_files(plan).filter(is_closed).map(|path| {
+    let unread = name_files(plan).filter(|path| !read.contains(path));
+    let closed = unread.filter(is_closed).map(|path| {
         let path = path.display();
         Diagnostic::error(format!(
             "a name is looked up with {path}, which was replaced since the start, and the sandbox \

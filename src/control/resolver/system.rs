@@ -50,6 +50,16 @@ impl SystemFiles {
     }
 }
 
+impl SystemFiles {
+    /// Reads both while they can be: the names so far may need one of them alone.
+    pub fn remember(&self) {
+        for file in [&self.hosts, &self.resolv_conf] {
+            // Whoever needs it will be told.
+            let _ = file.read();
+        }
+    }
+}
+
 impl NameFile {
     fn at(path: PathBuf) -> Self {
         Self {
