@@ -88,8 +88,16 @@ pub(super) fn must_staple(certificate: &X509Certificate<'_>) -> bool {
 /// id-pe-tlsfeature, 1.3.6.1.5.5.7.1.24
 const TLS_FEATURE: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x01, 0x18];
 
+/// What rustls accepts at least, as does every current TLS library (RFC 9325 4.5).
+pub(super) const RSA_BITS_MIN: usize = 2048;
+
+/// Length of a certificate's RSA key; `None`: long enough, or no RSA.
+pub(super) fn weak_rsa_bits(certificate: &X509Certificate<'_>) -> Option<usize> {
+    rsa_bits(certificate.public_key()).filter(|bits| *bits < RSA_BITS_MIN)
+}
+
 /// Length of an RSA key's modulus; `None` for other keys.
-pub(super) fn rsa_bits(key: &SubjectPublicKeyInfo<'_>) -> Option<usize> {
+fn rsa_bits(key: &SubjectPublicKeyInfo<'_>) -> Option<usize> {
     let Ok(PublicKey::RSA(rsa)) = key.parsed() else {
         return None;
     };
@@ -175,7 +183,7 @@ mod tests {
                 if let Some(certificate) = parse(&bytes) {
                     drop(name_words(certificate.subject()));
                     let _ = alternative_names(&certificate).is_some();
-                    let _ = rsa_bits(certificate.public_key());
+                    let _ = weak_rsa_bits(&certificate);
                     let _ = is_ca(&certificate);
                     let _ = signs_ocsp(&certificate) || must_staple(&certificate);
                 }

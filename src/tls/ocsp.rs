@@ -5,11 +5,11 @@
 
 use aws_lc_rs::digest::{self, digest};
 use rustls::pki_types::CertificateDer;
-use x509_parser::asn1_rs::{Any, Class, FromDer, Tag};
+use x509_parser::asn1_rs::{Any, Class, FromDer, Oid, Tag};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::time::ASN1Time;
 
-use super::certificate::{self, seconds, signs_ocsp};
+use super::certificate::{self, printable, seconds, signs_ocsp, weak_rsa_bits};
 use super::verify;
 use crate::types::UnixSeconds;
 
@@ -23,6 +23,8 @@ pub(super) enum Unfit {
     OtherSerial(Vec<u8>),
     OtherIssuer,
     Forged,
+    /// By this, with which no signature counts.
+    WeaklySigned(String),
     Revoked(UnixSeconds),
     Unknown,
 }
@@ -77,6 +79,8 @@ impl<'a> Subject<'a> {
 pub(super) struct Response<'a> {
     /// What the signature is over.
     signed: &'a [u8],
+    /// AlgorithmIdentifier, without tag and length.
+    algorithm: &'a [u8],
     signature: &'a [u8],
     /// By whom it may be signed.
     certificates: Vec<CertificateDer<'a>>,
@@ -123,24 +127,44 @@ impl<'a> Response<'a> {
                 None => Unfit::OtherSerial(named.to_vec()),
             });
         };
-        if let Some((_, issuer)) = &subject.issuer
-            && !self.is_signed_for(issuer)
-        {
-            return Err(Unfit::Forged);
+        if let Some((_, issuer)) = &subject.issuer {
+            self.check_signature(issuer)?;
         }
         // One certificate may be named by several hashes, for clients of all ages.
         own.try_fold(first.good()?, |validity, it| Ok(validity.and(it.good()?)))
     }
 
-    /// By the issuer itself, or by a responder that it has certified (RFC 6960 4.2.2.2).
-    fn is_signed_for(&self, issuer: &CertificateDer<'_>) -> bool {
-        let signed_by =
-            |it: &CertificateDer<'_>| verify::is_signed_by(it, self.signed, self.signature);
-        let mut responders = self.certificates.iter().filter(|der| {
-            certificate::parse(der)
-                .is_some_and(|it| signs_ocsp(&it) && verify::is_issued_by(&it, issuer))
-        });
-        signed_by(issuer) || responders.any(signed_by)
+    /// It is the issuer's own, or that of a responder that the issuer has certified
+    /// (RFC 6960 4.2.2.2).
+    fn check_signature(&self, issuer: &CertificateDer<'_>) -> Result<(), Unfit> {
+        if !verify::is_verified(self.algorithm) {
+            return Err(Unfit::WeaklySigned(algorithm_words(self.algorithm)));
+        }
+        if self.is_signed_by(issuer) {
+            return Ok(());
+        }
+        let responders: Vec<_> = self.responders(issuer).collect();
+        if responders.iter().any(|(_, der)| self.is_signed_by(der)) {
+            return Ok(());
+        }
+        let weak = responders.iter().find_map(|(it, _)| weak_rsa_bits(it));
+        Err(weak.map_or(Unfit::Forged, |bits| {
+            Unfit::WeaklySigned(format!("an RSA key of {bits} bits"))
+        }))
+    }
+
+    fn is_signed_by(&self, signer: &CertificateDer<'_>) -> bool {
+        verify::is_signed_by(signer, self.signed, self.signature)
+    }
+
+    /// Those among its certificates to which the issuer has left its responses.
+    fn responders(
+        &self,
+        issuer: &CertificateDer<'_>,
+    ) -> impl Iterator<Item = (X509Certificate<'_>, &CertificateDer<'a>)> {
+        let certificates = self.certificates.iter();
+        let parsed = certificates.filter_map(|der| Some((certificate::parse(der)?, der)));
+        parsed.filter(|(it, _)| signs_ocsp(it) && verify::is_issued_by(it, issuer))
     }
 }
 
@@ -200,7 +224,7 @@ fn basic(bytes: &[u8]) -> Option<Response<'_>> {
     typed.take(OBJECT_IDENTIFIER).filter(|it| *it == BASIC)?;
     let mut basic = Der(Der(typed.take(OCTET_STRING)?).take(SEQUENCE)?);
     let data = basic.element(SEQUENCE)?;
-    let _algorithm = basic.take(SEQUENCE)?;
+    let algorithm = basic.take(SEQUENCE)?;
     // The first octet counts unused bits, of which a signature has none.
     let signature = basic.take(BIT_STRING)?.strip_prefix(&[0])?;
     let certificates = match basic.take(context(0)) {
@@ -210,6 +234,7 @@ fn basic(bytes: &[u8]) -> Option<Response<'_>> {
     let certificates = certificates.into_iter().map(|it| it.whole.into());
     Some(Response {
         signed: data.whole,
+        algorithm,
         signature,
         certificates: certificates.collect(),
         answers: answers(data.contents)?,
@@ -271,6 +296,17 @@ fn hash(identifier: &[u8]) -> Option<&'static digest::Algorithm> {
             _ => None,
         },
         _ => None,
+    }
+}
+
+/// An AlgorithmIdentifier that is not verified, in words where responders are known to use it.
+fn algorithm_words(identifier: &[u8]) -> String {
+    let oid = Der(identifier).take(OBJECT_IDENTIFIER).unwrap_or_default();
+    let oid = Oid::new(oid.into()).to_id_string();
+    match oid.as_str() {
+        "1.2.840.113549.1.1.5" => "SHA-1 with RSA".to_owned(),
+        "1.2.840.10045.4.1" => "SHA-1 with ECDSA".to_owned(),
+        _ => format!("the algorithm {}", printable(&oid)),
     }
 }
 

@@ -71,7 +71,7 @@ fn refused(
     unfit: &Unfit,
     subject: Option<&Subject<'_>>,
 ) -> MaterialError {
-    let (path, certificate) = (file.value.display(), plan.certificate.value.display());
+    let certificate = plan.certificate.value.display();
     let name = subject.map_or_else(String::new, |it| name_words(it.leaf.subject()));
     let serial = subject.map_or(&[][..], |it| it.leaf.tbs_certificate.raw_serial());
     let what = match unfit {
@@ -90,6 +90,9 @@ fn refused(
             "the OCSP response is signed neither by the issuer of {name} in {certificate} nor by \
              a responder of this issuer"
         ),
+        Unfit::WeaklySigned(with) => {
+            format!("the OCSP response is signed with {with}, which clients refuse")
+        }
         Unfit::Revoked(at) => format!(
             "the OCSP response says that {name} in {certificate} was revoked on {}",
             day(*at)
@@ -98,15 +101,23 @@ fn refused(
             "the OCSP response says that its responder does not know {name} in {certificate}"
         ),
     };
-    let cure = match unfit {
+    MaterialError::file(file, what).with_cure(cure(file, plan, unfit))
+}
+
+fn cure(file: &Located<PathBuf>, plan: &CertificatePlan, unfit: &Unfit) -> String {
+    match unfit {
         Unfit::Revoked(_) => "have the certificate issued anew, for a new key".to_owned(),
         Unfit::Unknown => "ask the CA, and take ocsp_response out until it answers".to_owned(),
+        Unfit::WeaklySigned(_) => "have the responder sign with SHA-256, by an ECDSA key or RSA \
+             of at least 2048 bits, or take ocsp_response out"
+            .to_owned(),
         _ => format!(
             "fetch one with `openssl ocsp -issuer CA.crt -cert {certificate} -url URL -respout \
-             {path}`; `openssl x509 -noout -ocsp_uri -in {certificate}` has the URL"
+             {path}`; `openssl x509 -noout -ocsp_uri -in {certificate}` has the URL",
+            certificate = plan.certificate.value.display(),
+            path = file.value.display(),
         ),
-    };
-    MaterialError::file(file, what).with_cure(cure)
+    }
 }
 
 /// As `openssl x509 -text` writes serial numbers.

@@ -393,13 +393,23 @@ pub(super) fn has_issued_list(
 
 /// Whether the key of `issuer` made this signature.
 pub(super) fn is_signed_by(issuer: &CertificateDer<'_>, signed: &[u8], signature: &[u8]) -> bool {
-    let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
     EndEntityCert::try_from(issuer).is_ok_and(|issuer| {
         let made_signature = |algorithm: &&dyn SignatureVerificationAlgorithm| {
             issuer
                 .verify_signature(*algorithm, signed, signature)
                 .is_ok()
         };
-        algorithms.all.iter().any(made_signature)
+        verified_algorithms().iter().any(made_signature)
     })
+}
+
+/// Whether signatures of this AlgorithmIdentifier (without tag and length) count at all.
+pub(super) fn is_verified(identifier: &[u8]) -> bool {
+    let mut algorithms = verified_algorithms().iter();
+    algorithms.any(|it| it.signature_alg_id().as_ref() == identifier)
+}
+
+fn verified_algorithms() -> &'static [&'static dyn SignatureVerificationAlgorithm] {
+    let provider = aws_lc_rs::default_provider();
+    provider.signature_verification_algorithms.all
 }

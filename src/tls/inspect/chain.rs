@@ -7,11 +7,8 @@ use x509_parser::certificate::X509Certificate;
 
 use super::{EXPIRY_WARNING_SECS, Inspection};
 use crate::config::{CertificatePlan, Located};
-use crate::tls::certificate::{self, day, name_words, seconds};
+use crate::tls::certificate::{self, RSA_BITS_MIN, day, name_words, seconds, weak_rsa_bits};
 use crate::tls::{material, verify};
-
-/// What rustls accepts at least, as does every current TLS library (RFC 9325 4.5).
-const RSA_BITS_MIN: usize = 2048;
 
 /// Whom the certificate is shown to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,7 +50,7 @@ impl Inspection<'_> {
         chain
             .and_then(<[_]>::first)
             .and_then(|leaf| certificate::parse(leaf))
-            .is_some_and(|leaf| is_weak_rsa(&leaf).is_some())
+            .is_some_and(|leaf| weak_rsa_bits(&leaf).is_some())
     }
 
     fn chain(&mut self, file: &Located<PathBuf>, chain: &[CertificateDer<'_>], side: Side) {
@@ -106,7 +103,7 @@ impl Inspection<'_> {
     }
 
     fn strength(&mut self, file: &Located<PathBuf>, certificate: &X509Certificate<'_>) {
-        if let Some(bits) = is_weak_rsa(certificate) {
+        if let Some(bits) = weak_rsa_bits(certificate) {
             let name = name_words(certificate.subject());
             let what = format!("the RSA key of {name} has {bits} bits, TLS needs {RSA_BITS_MIN}");
             self.error(
@@ -183,8 +180,4 @@ impl Inspection<'_> {
             format!("if {name} is an intermediate CA, append its certificate to the file"),
         );
     }
-}
-
-fn is_weak_rsa(certificate: &X509Certificate<'_>) -> Option<usize> {
-    certificate::rsa_bits(certificate.public_key()).filter(|bits| *bits < RSA_BITS_MIN)
 }

@@ -169,6 +169,33 @@ fn a_response_that_no_responder_of_the_issuer_has_signed_is_refused() {
 }
 
 #[test]
+fn a_response_whose_signature_is_too_weak_is_not_called_forged_and_the_cure_is_another_signature() {
+    let scene = Scene::with_issuer();
+    let rsa = scene.ca.issue(&pki::Leaf::responder("Old").rsa());
+    let leaf = pki::Leaf::responder("Weak");
+    let short = scene.ca.issue_for_key(&leaf, openssl::WEAK_KEY);
+    let of = |signer| Responder::of(&scene.ca).signer(signer);
+    let sha1 = Responder::of(&scene.ca).signing_hash("sha1");
+    let sha224 = of(&rsa).signing_hash("sha224");
+    for (responder, with) in [
+        (sha1, "SHA-1 with ECDSA"),
+        (of(&rsa).signing_hash("sha1"), "SHA-1 with RSA"),
+        (sha224, "the algorithm 1.2.840.113549.1.1.14"),
+        (of(&short), "an RSA key of 1024 bits"),
+    ] {
+        let response = responder.answer(&scene.leaf);
+        let words = format!("is signed with {with}, which clients refuse");
+        scene.refused(&response, &words);
+        let cure = scene.load(&response).unwrap_err().cure.unwrap();
+        assert!(cure.contains("sign with SHA-256"), "{cure}");
+    }
+    for strong in ["sha256", "sha384", "sha512"] {
+        let response = of(&rsa).signing_hash(strong).answer(&scene.leaf);
+        assert_eq!(scene.findings(&response), []);
+    }
+}
+
+#[test]
 fn what_is_no_response_is_refused_and_never_a_panic() {
     let scene = Scene::with_issuer();
     let words = "this is not an OCSP response in DER";

@@ -51,9 +51,16 @@ impl<'a> Responder<'a> {
         self
     }
 
+    /// It is signed with this hash, as in "sha1".
+    #[must_use]
+    pub fn signing_hash(mut self, hash: &'a str) -> Self {
+        self.arguments.extend(["-rmd", hash]);
+        self
+    }
+
     #[must_use]
     pub fn without_next_update(mut self) -> Self {
-        self.arguments = vec![];
+        self.arguments.retain(|it| !["-ndays", "7"].contains(it));
         self
     }
 

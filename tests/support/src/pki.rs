@@ -3,18 +3,22 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, DnValue,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
-    RevokedCertParams, RsaKeySize, SanType, SerialNumber,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PublicKeyData,
+    RevokedCertParams, RsaKeySize, SanType, SerialNumber, SubjectPublicKeyInfo,
 };
 use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tempfile::TempDir;
+
+use crate::openssl::MISSING;
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -126,10 +130,36 @@ impl Authority {
     #[must_use]
     pub fn issue(&self, leaf: &Leaf) -> Credential {
         let key = leaf.key();
+        self.certify(leaf, &key, key.public_key_pem(), &key.serialize_pem())
+    }
+
+    /// A leaf as described for a key of PKCS#8 in PEM that rcgen does not take, being too weak.
+    ///
+    /// # Panics
+    /// When OpenSSL does not take it either.
+    #[must_use]
+    pub fn issue_for_key(&self, leaf: &Leaf, key: &str) -> Credential {
+        let output = Command::new("openssl")
+            .args(["pkey", "-pubout", "-in"])
+            .arg(self.write("weak.key", key))
+            .output()
+            .expect(MISSING);
+        let public = String::from_utf8(output.stdout).expect("PEM");
+        let parsed = SubjectPublicKeyInfo::from_pem(&public).expect("a public key");
+        self.certify(leaf, &parsed, public, key)
+    }
+
+    fn certify(
+        &self,
+        leaf: &Leaf,
+        public: &impl PublicKeyData,
+        public_pem: String,
+        key: &str,
+    ) -> Credential {
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let certificate = leaf
             .params(serial)
-            .signed_by(&key, &self.issuer())
+            .signed_by(public, &self.issuer())
             .expect("a leaf certificate");
         let mut chain_pem = certificate.pem();
         let mut chain = vec![certificate.der().clone()];
@@ -139,10 +169,13 @@ impl Authority {
         }
         Credential {
             certificate: self.write("leaf.crt", &chain_pem),
-            private_key: self.write("leaf.key", &key.serialize_pem()),
+            private_key: self.write("leaf.key", key),
             chain,
-            key: key.serialize_der(),
-            public_key: key.public_key_pem(),
+            key: PrivatePkcs8KeyDer::from_pem_slice(key.as_bytes())
+                .expect("a key of PKCS#8")
+                .secret_pkcs8_der()
+                .to_vec(),
+            public_key: public_pem,
             serial,
             _directory: Arc::clone(&self.directory),
         }
