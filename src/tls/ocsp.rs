@@ -38,6 +38,19 @@ pub(super) struct Validity {
 }
 
 impl Validity {
+    const UNBOUNDED: Self = Self {
+        from: 0,
+        until: None,
+    };
+
+    fn of(certificate: &X509Certificate<'_>) -> Self {
+        let validity = certificate.validity();
+        Self {
+            from: seconds(validity.not_before),
+            until: Some(seconds(validity.not_after)),
+        }
+    }
+
     pub(super) fn holds(self, now: UnixSeconds) -> bool {
         self.from <= now && !self.is_over(now)
     }
@@ -52,6 +65,14 @@ impl Validity {
             until: self.until.into_iter().chain(other.until).min(),
         }
     }
+}
+
+/// For how long a response may be shown that says `good`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Good {
+    /// While the certificate of the responder that signed it is valid, too.
+    pub(super) validity: Validity,
+    pub(super) next_update: Option<UnixSeconds>,
 }
 
 /// Whom a response is to speak of.
@@ -116,7 +137,7 @@ impl<'a> Response<'a> {
     }
 
     /// For how long it says that the certificate is good.
-    pub(super) fn validity_for(&self, subject: &Subject<'_>) -> Result<Validity, Unfit> {
+    pub(super) fn good_for(&self, subject: &Subject<'_>) -> Result<Good, Unfit> {
         let serial = subject.leaf.tbs_certificate.raw_serial();
         let mut of_serial = self.answers.iter().filter(|it| it.serial == serial);
         let mut own = of_serial.clone().filter(|it| it.names_issuer(subject));
@@ -127,25 +148,30 @@ impl<'a> Response<'a> {
                 None => Unfit::OtherSerial(named.to_vec()),
             });
         };
-        if let Some((_, issuer)) = &subject.issuer {
-            self.check_signature(issuer)?;
-        }
+        let signer = match &subject.issuer {
+            Some((_, issuer)) => self.signer(issuer)?,
+            None => Validity::UNBOUNDED,
+        };
         // One certificate may be named by several hashes, for clients of all ages.
-        own.try_fold(first.good()?, |validity, it| Ok(validity.and(it.good()?)))
+        let answers = own.try_fold(first.good()?, |all, it| Ok(all.and(it.good()?)))?;
+        Ok(Good {
+            validity: answers.and(signer),
+            next_update: answers.until,
+        })
     }
 
-    /// It is the issuer's own, or that of a responder that the issuer has certified
-    /// (RFC 6960 4.2.2.2).
-    fn check_signature(&self, issuer: &CertificateDer<'_>) -> Result<(), Unfit> {
+    /// For how long its signature counts: the issuer's own always, that of a responder that the
+    /// issuer has certified (RFC 6960 4.2.2.2) while this certificate is valid.
+    fn signer(&self, issuer: &CertificateDer<'_>) -> Result<Validity, Unfit> {
         if !verify::is_verified(self.algorithm) {
             return Err(Unfit::WeaklySigned(algorithm_words(self.algorithm)));
         }
         if self.is_signed_by(issuer) {
-            return Ok(());
+            return Ok(Validity::UNBOUNDED);
         }
         let responders: Vec<_> = self.responders(issuer).collect();
-        if responders.iter().any(|(_, der)| self.is_signed_by(der)) {
-            return Ok(());
+        if let Some((responder, _)) = responders.iter().find(|(_, der)| self.is_signed_by(der)) {
+            return Ok(Validity::of(responder));
         }
         let weak = responders.iter().find_map(|(it, _)| weak_rsa_bits(it));
         Err(weak.map_or(Unfit::Forged, |bits| {

@@ -11,6 +11,7 @@ use super::gate;
 use super::material::{self, MaterialError};
 use super::ocsp::{Response, Subject, Unfit, Validity};
 use crate::config::{CertificatePlan, Located};
+use crate::types::UnixSeconds;
 
 /// Longest serial number in octets (RFC 5280 4.1.2.2).
 const SERIAL_BYTES_MAX: usize = 20;
@@ -35,6 +36,8 @@ impl Served {
 pub(super) struct Staple {
     pub(super) response: Vec<u8>,
     pub(super) validity: Validity,
+    /// When the responder knows news, which may be after the end of the validity.
+    pub(super) next_update: Option<UnixSeconds>,
     /// Whose certificate it is.
     pub(super) name: String,
 }
@@ -57,9 +60,11 @@ impl Staple {
         let Some(subject) = &subject else {
             return Ok(None);
         };
+        let good = response.good_for(subject).map_err(refused)?;
         Ok(Some(Self {
             response: bytes.to_vec(),
-            validity: response.validity_for(subject).map_err(refused)?,
+            validity: good.validity,
+            next_update: good.next_update,
             name: name_words(subject.leaf.subject()),
         }))
     }

@@ -38,13 +38,27 @@ impl Inspection<'_> {
     }
 
     fn staple_validity(&mut self, file: &Located<PathBuf>, staple: Staple) {
-        let (name, validity) = (staple.name, staple.validity);
+        let Staple {
+            name,
+            validity,
+            next_update,
+            ..
+        } = staple;
         match validity.until {
             Some(until) if validity.is_over(self.now) => {
-                let what = format!(
-                    "the OCSP response for {name} is out of date since {}: it is not stapled",
-                    day(until)
-                );
+                let ended = if next_update == Some(until) {
+                    format!(
+                        "the OCSP response for {name} is out of date since {}",
+                        day(until)
+                    )
+                } else {
+                    format!(
+                        "the certificate of the responder that signed the OCSP response for \
+                         {name} expired on {}",
+                        day(until)
+                    )
+                };
+                let what = format!("{ended}: it is not stapled");
                 self.warn(file, what, "fetch the current one from the CA");
             }
             _ if !validity.holds(self.now) => {
@@ -55,15 +69,23 @@ impl Inspection<'_> {
                 );
                 self.warn(file, what, "wait, or correct this host's clock");
             }
-            None => {
+            until if next_update.is_none() => {
+                let until = until.map_or_else(
+                    || "for as long as the file is there".to_owned(),
+                    |until| {
+                        format!(
+                            "until {}, when its responder's certificate ends",
+                            day(until)
+                        )
+                    },
+                );
                 let what = format!(
-                    "the OCSP response for {name} has no nextUpdate: it is stapled for as long as \
-                     the file is there"
+                    "the OCSP response for {name} has no nextUpdate: it is stapled {until}"
                 );
                 let cure = "fetch it anew each day, or ask the CA for responses that end";
                 self.warn(file, what, cure);
             }
-            Some(_) => {}
+            _ => {}
         }
     }
 }

@@ -224,7 +224,7 @@ fn what_is_no_response_is_refused_and_never_a_panic() {
         for flip in [0x01, 0xff] {
             bytes[at] ^= flip;
             if let Ok(response) = Response::parse(&bytes) {
-                let _ = response.validity_for(&subject);
+                let _ = response.good_for(&subject);
             }
             bytes[at] ^= flip;
         }
@@ -244,6 +244,36 @@ fn what_is_not_stapled_now_and_what_never_ends_is_warned_of() {
     scene.warned(&dated(ahead(HOUR), ahead(HOUR * 48)), words);
     let endless = Responder::of(&scene.ca).without_next_update();
     scene.warned(&endless.answer(&scene.leaf), "has no nextUpdate");
+}
+
+#[test]
+fn a_response_counts_no_longer_than_the_certificate_of_the_responder_that_signed_it() {
+    let scene = Scene::with_issuer();
+    let signed_by = |leaf: pki::Leaf| {
+        let signer = scene.ca.issue(&leaf);
+        Responder::of(&scene.ca).signer(&signer).answer(&scene.leaf)
+    };
+    let responder = || pki::Leaf::responder("Responder");
+    let staple = scene.load(&signed_by(responder().ends_in(HOUR))).unwrap();
+    let until = staple.validity.until.unwrap();
+    assert!(until <= unix_now() + HOUR.as_secs(), "{until}");
+    assert!(staple.next_update.unwrap() > until + 6 * DAY);
+
+    let words = "the certificate of the responder that signed the OCSP response for";
+    let expired = signed_by(responder().expired());
+    scene.warned(&expired, words);
+    for version in BOTH {
+        let server = server_tls(&scene.listener(&expired));
+        assert_eq!(shown(&server, version), None);
+    }
+    let words = "is not valid before 20";
+    scene.warned(&signed_by(responder().not_yet_valid()), words);
+
+    let signer = scene.ca.issue(&responder());
+    let endless = Responder::of(&scene.ca).signer(&signer);
+    let endless = endless.without_next_update().answer(&scene.leaf);
+    let words = "has no nextUpdate: it is stapled until 20";
+    scene.warned(&endless, words);
 }
 
 #[test]
