@@ -79,7 +79,7 @@ pub(super) struct Good {
 pub(super) struct Subject<'a> {
     pub(super) leaf: X509Certificate<'a>,
     /// `None`: not in the chain.
-    issuer: Option<(X509Certificate<'a>, &'a CertificateDer<'a>)>,
+    pub(super) issuer: Option<(X509Certificate<'a>, &'a CertificateDer<'a>)>,
 }
 
 impl<'a> Subject<'a> {
@@ -99,10 +99,10 @@ impl<'a> Subject<'a> {
 #[derive(Debug)]
 pub(super) struct Response<'a> {
     /// What the signature is over.
-    signed: &'a [u8],
+    pub(super) signed: &'a [u8],
     /// AlgorithmIdentifier, without tag and length.
     algorithm: &'a [u8],
-    signature: &'a [u8],
+    pub(super) signature: &'a [u8],
     /// By whom it may be signed.
     certificates: Vec<CertificateDer<'a>>,
     answers: Vec<Answer<'a>>,

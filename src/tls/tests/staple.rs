@@ -9,7 +9,7 @@ use crate::config::{CertificatePlan, Diagnostic, FileKind, Severity};
 use crate::tls;
 use crate::tls::inspect::inspect_at;
 use crate::tls::material::{self, MaterialError};
-use crate::tls::ocsp::{Response, Subject};
+use crate::tls::ocsp::{Good, Response, Subject, Unfit};
 use crate::tls::staple::Staple;
 
 /// A CA whose certificate is in the chains of its leafs, or a root, which is not.
@@ -196,7 +196,7 @@ fn a_response_whose_signature_is_too_weak_is_not_called_forged_and_the_cure_is_a
 }
 
 #[test]
-fn what_is_no_response_is_refused_and_never_a_panic() {
+fn what_is_no_response_is_refused() {
     let scene = Scene::with_issuer();
     let words = "this is not an OCSP response in DER";
     let good = scene.good();
@@ -215,20 +215,47 @@ fn what_is_no_response_is_refused_and_never_a_panic() {
     ] {
         scene.refused(bad, words);
     }
-    let subject = Subject::of(&scene.leaf.chain).unwrap();
-    for cut in 0..good.len() {
-        assert!(Response::parse(&good[..cut]).is_err(), "{cut}");
-    }
-    let mut bytes = good.clone();
-    for at in 0..good.len() {
-        for flip in [0x01, 0xff] {
-            bytes[at] ^= flip;
-            if let Ok(response) = Response::parse(&bytes) {
-                let _ = response.good_for(&subject);
+}
+
+/// What a response is good for, of whose bytes nothing is known.
+fn judged(response: &[u8], subject: &Subject<'_>) -> Result<Good, Unfit> {
+    Response::parse(response)?.good_for(subject)
+}
+
+#[test]
+fn a_response_that_is_cut_off_or_changed_anywhere_is_never_a_panic_and_never_stapled() {
+    for scene in [Scene::with_issuer(), Scene::without_issuer()] {
+        let responder = scene.ca.issue(&pki::Leaf::responder("Responder"));
+        let delegated = Responder::of(&scene.ca).signer(&responder);
+        let subject = Subject::of(&scene.leaf.chain).unwrap();
+        for good in [scene.good(), delegated.answer(&scene.leaf)] {
+            judged(&good, &subject).unwrap();
+            for cut in 0..good.len() {
+                judged(&good[..cut], &subject).unwrap_err();
             }
-            bytes[at] ^= flip;
+            let vouched_for = vouched_for(&good);
+            let mut bytes = good.clone();
+            for at in 0..good.len() {
+                for flip in [0x01, 0x80, 0xff] {
+                    bytes[at] ^= flip;
+                    let outcome = judged(&bytes, &subject);
+                    let must_fail = subject.issuer.is_some() && vouched_for(at);
+                    assert!(outcome.is_err() || !must_fail, "{at} {flip}: {outcome:?}");
+                    bytes[at] ^= flip;
+                }
+            }
         }
     }
+}
+
+/// Whether a byte is signed, or of the signature.
+fn vouched_for(response: &[u8]) -> impl Fn(usize) -> bool + use<> {
+    let parsed = Response::parse(response).unwrap();
+    let ranges = [parsed.signed, parsed.signature].map(|part| {
+        let at = response.windows(part.len()).position(|it| it == part);
+        at.unwrap()..at.unwrap() + part.len()
+    });
+    move |at| ranges.iter().any(|range| range.contains(&at))
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
