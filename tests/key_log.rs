@@ -13,9 +13,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use ringway_support::openssl::{SClient, SServer};
-use ringway_support::tls::ServerTls;
+use ringway_support::pki::Leaf;
+use ringway_support::reload::Pair;
+use ringway_support::tls::{ClientTls, ServerTls};
 use ringway_support::toml::{front_to_back, listener, upstream};
-use ringway_support::{House, Link, Peer, ringway, until};
+use ringway_support::{House, Link, Peer, Proxy, ringway, until};
+
+const SIGUSR1: i32 = 10;
 
 /// The keys of either tls table, for clients from 127.0.0.1.
 fn key_log(path: &Path) -> String {
@@ -172,6 +176,76 @@ fn a_session_that_one_client_began_is_resumed_by_the_other() {
     assert!(!talk("127.0.0.2:0", "-sess_out").resumed());
     assert!(talk("127.0.0.1:0", "-sess_in").resumed());
     until("the secret", || (secrets(&ours).len() == 1).then_some(()));
+}
+
+/// How many of the proxy's descriptors are of this file.
+fn descriptors(proxy: &Proxy, file: &Path) -> usize {
+    let all = fs::read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap();
+    let targets = all.flatten().map(|entry| fs::read_link(entry.path()));
+    targets.flatten().filter(|target| target == file).count()
+}
+
+fn writers(proxy: &Proxy) -> usize {
+    let threads = proxy.threads().into_iter();
+    threads.filter(|(name, _)| name == "ringway-keys").count()
+}
+
+#[test]
+fn reloads_leave_one_thread_and_one_descriptor_for_each_table_that_has_a_key_log() {
+    let scene = Scene::new();
+    let server = Peer::tls(ServerTls::with(&scene.house.backend).config()).echo();
+    let logs = [scene.file("front"), scene.file("back")];
+    let pair = Pair::of(&scene.house.edge);
+    // The listener has other certificates each time, the upstream another plan.
+    let toml = |session_reuse: bool, networks: &str| {
+        let listens = pair.toml() + &key_log(&logs[0]).replace("10.0.0.0/8", networks);
+        let connects = scene.house.originate("back") + &key_log(&logs[1]);
+        listener("front", "back", "", &listens)
+            + &upstream("back", &[server.address()], &connects)
+            + &format!("session_reuse = {session_reuse}\n")
+    };
+    let mut proxy = ringway!().workers(1).start(&toml(true, "10.0.0.0/8"));
+    let visit = |proxy: &Proxy| {
+        let config = ClientTls::trusting(&scene.house.ca).config();
+        let mut link = Link::connect_tls(proxy.address("front"), &config, "localhost").unwrap();
+        link.ping(b"hello");
+        link
+    };
+    let until_count = |file: &Path, count| {
+        until("the secrets", || {
+            (secrets(file).len() == count).then_some(())
+        });
+    };
+    let mut alive = vec![visit(&proxy)];
+    for generation in 1..=10 {
+        pair.put(&scene.house.ca.issue(&Leaf::server("localhost")));
+        proxy.reload_with(&toml(
+            generation % 2 == 0,
+            &format!("10.{generation}.0.0/16"),
+        ));
+        alive.push(visit(&proxy));
+    }
+    assert_eq!(writers(&proxy), logs.len());
+    let moved = [scene.file("front.1"), scene.file("back.1")];
+    for (file, moved) in logs.iter().zip(&moved) {
+        assert_eq!(descriptors(&proxy, file), 1);
+        until_count(file, 5 * alive.len());
+        fs::rename(file, moved).unwrap();
+    }
+    proxy.signal(SIGUSR1);
+    for (file, moved) in logs.iter().zip(&moved) {
+        until("it lets go of the old file", || {
+            (descriptors(&proxy, moved) == 0).then_some(())
+        });
+        assert_eq!(descriptors(&proxy, file), 1);
+    }
+    let before = 5 * alive.len();
+    alive.push(visit(&proxy));
+    for (file, moved) in logs.iter().zip(&moved) {
+        until_count(file, 5);
+        assert_eq!(secrets(moved).len(), before);
+    }
+    alive.iter_mut().for_each(|link| link.ping(b"still here"));
 }
 
 #[test]

@@ -140,16 +140,19 @@ impl Succession<'_> {
         let (Some(plan), Some(keys)) = (&listener.tls, keys) else {
             return Ok(None);
         };
-        let same = self.listener(&listener.name).filter(|(place, before)| {
-            let ring = self.before.key_rings[*place].as_ref();
+        let known = self.listener(&listener.name);
+        let tls_before = known.and_then(|(place, _)| self.before.server_tls[place].as_ref());
+        let is_same = known.is_some_and(|(place, before)| {
+            let ring = self.before.key_rings[place].as_ref();
             before.tls.as_ref() == Some(plan)
                 && ring.is_some_and(|ring| Arc::ptr_eq(ring, keys))
                 && plan.files().iter().all(|(_, file)| self.is_same(file))
         });
-        if let Some(tls) = same.and_then(|(place, _)| self.before.server_tls[place].as_ref()) {
+        if let Some(tls) = tls_before.filter(|_| is_same) {
             return Ok(Some(Arc::clone(tls)));
         }
-        let tls = ServerTls::of_files(self.files, plan, keys)?;
+        let tls_before = tls_before.map(AsRef::as_ref);
+        let tls = ServerTls::of_files(self.files, (plan, keys), tls_before)?;
         Ok(Some(Arc::new(tls)))
     }
 
@@ -157,15 +160,17 @@ impl Succession<'_> {
         let Some(plan) = &upstream.tls else {
             return Ok(None);
         };
-        let same = self.upstream(&upstream.name).filter(|(_, before)| {
+        let known = self.upstream(&upstream.name);
+        let tls_before = known.and_then(|(place, _)| self.before.client_tls[place].as_ref());
+        let is_same = known.is_some_and(|(_, before)| {
             before.tls.as_ref() == Some(plan)
                 && plan.files().iter().all(|(_, file)| self.is_same(file))
                 && self.trusts_the_same(plan)
         });
-        if let Some(tls) = same.and_then(|(place, _)| self.before.client_tls[place].as_ref()) {
+        if let Some(tls) = tls_before.filter(|_| is_same) {
             return Ok(Some(Arc::clone(tls)));
         }
-        let tls = ClientTls::of_files(self.files, plan)?;
+        let tls = ClientTls::of_files(self.files, plan, tls_before.map(AsRef::as_ref))?;
         Ok(Some(Arc::new(tls)))
     }
 

@@ -53,21 +53,23 @@ impl ServerTls {
     /// # Errors
     /// A file cannot be used; the error says which, why, and what to do.
     pub fn new(plan: &DownstreamTls, keys: &Arc<KeyRing>) -> Result<Self, MaterialError> {
-        Self::of_files(&Files::default(), plan, keys)
+        Self::of_files(&Files::default(), (plan, keys), None)
     }
 
-    /// The same, of files that were read before.
+    /// The same, of files that were read before. `before` is the listener's TLS until now, whose way
+    /// to the key log goes on.
     ///
     /// # Errors
     /// As [`new`](Self::new).
     pub fn of_files(
         files: &Files,
-        plan: &DownstreamTls,
-        keys: &Arc<KeyRing>,
+        (plan, keys): (&DownstreamTls, &Arc<KeyRing>),
+        before: Option<&Self>,
     ) -> Result<Self, MaterialError> {
-        let key_log = plan.key_log.as_ref().map(KeyTap::new).transpose()?;
+        let before = before.and_then(Self::key_log);
+        let key_log = plan.key_log.as_ref().map(|plan| KeyTap::new(plan, before));
         Ok(Self {
-            key_log,
+            key_log: key_log.transpose()?,
             ..Self::with_clock(files, (plan, keys), unix_now)?
         })
     }

@@ -62,17 +62,23 @@ impl ClientTls {
     /// # Errors
     /// A file cannot be used; the error says which, why, and what to do.
     pub fn new(plan: &UpstreamTls) -> Result<Self, MaterialError> {
-        Self::of_files(&Files::default(), plan)
+        Self::of_files(&Files::default(), plan, None)
     }
 
-    /// The same, of files that were read before.
+    /// The same, of files that were read before. `before` is the group's TLS until now, whose way to
+    /// the key log goes on.
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn of_files(files: &Files, plan: &UpstreamTls) -> Result<Self, MaterialError> {
-        let key_log = plan.key_log.as_ref().map(KeyTap::new).transpose()?;
+    pub fn of_files(
+        files: &Files,
+        plan: &UpstreamTls,
+        before: Option<&Self>,
+    ) -> Result<Self, MaterialError> {
+        let before = before.and_then(Self::key_log);
+        let key_log = plan.key_log.as_ref().map(|plan| KeyTap::new(plan, before));
         Ok(Self {
-            key_log,
+            key_log: key_log.transpose()?,
             ..Self::with_clock(files, plan, unix_now)?
         })
     }

@@ -24,10 +24,18 @@ const QUEUE_MAX: usize = 4096;
 /// Permission bits of everyone but the owner.
 const OTHERS: u32 = 0o077;
 
-/// The key log of one listener or upstream group.
+/// The key log of one listener or upstream group: whose secrets, and to where.
 #[derive(Debug)]
 pub struct KeyTap {
     plan: KeyLogPlan,
+    outlet: Arc<Outlet>,
+}
+
+/// The way to the file, with its thread and its descriptor. A table keeps it in reloads: with one for
+/// each generation they would add up while old connections live, out of log rotation's reach.
+#[derive(Debug)]
+struct Outlet {
+    file: Located<PathBuf>,
     tap: Arc<Tap>,
     waiting: Waiting,
 }
@@ -40,17 +48,17 @@ pub struct KeyTap {
 type Waiting = std::sync::Mutex<Option<Receiver<String>>>;
 
 impl KeyTap {
-    /// Looks at what there is; [`open`](Self::open) opens it.
-    pub(super) fn new(plan: &KeyLogPlan) -> Result<Self, MaterialError> {
-        examine(&plan.file)?;
-        let (lines, queued) = sync_channel(QUEUE_MAX);
+    /// Looks at what there is; [`open`](Self::open) opens it. The way to the file is the one that the
+    /// table had `before`, if that was to the same.
+    pub(super) fn new(plan: &KeyLogPlan, before: Option<&Self>) -> Result<Self, MaterialError> {
+        let same = before.filter(|tap| tap.plan.file == plan.file);
+        let outlet = match same {
+            Some(tap) => Arc::clone(&tap.outlet),
+            None => Arc::new(Outlet::to(&plan.file)?),
+        };
         Ok(Self {
             plan: plan.clone(),
-            tap: Arc::new(Tap {
-                lines,
-                state: Arc::default(),
-            }),
-            waiting: Waiting::new(Some(queued)),
+            outlet,
         })
     }
 
@@ -63,13 +71,46 @@ impl KeyTap {
     /// # Errors
     /// The file cannot be written.
     pub fn open(&self) -> Result<(), MaterialError> {
+        self.outlet.open()
+    }
+
+    /// Has the file opened anew, after log rotation has moved it away.
+    pub fn reopen(&self) {
+        self.outlet.tap.reopen();
+    }
+
+    /// A core's end.
+    pub(super) fn log(&self) -> Arc<dyn KeyLog> {
+        self.outlet.tap.clone()
+    }
+
+    pub(super) fn plan(&self) -> &KeyLogPlan {
+        &self.plan
+    }
+}
+
+impl Outlet {
+    fn to(file: &Located<PathBuf>) -> Result<Self, MaterialError> {
+        examine(file)?;
+        let (lines, queued) = sync_channel(QUEUE_MAX);
+        Ok(Self {
+            file: file.clone(),
+            tap: Arc::new(Tap {
+                lines,
+                state: Arc::default(),
+            }),
+            waiting: Waiting::new(Some(queued)),
+        })
+    }
+
+    fn open(&self) -> Result<(), MaterialError> {
         let waiting = self.waiting.lock();
         let Some(queued) = waiting.unwrap_or_else(PoisonError::into_inner).take() else {
             return Ok(());
         };
         let writer = Writer {
-            file: open_file(&self.plan.file)?,
-            path: self.plan.file.clone(),
+            file: open_file(&self.file)?,
+            path: self.file.clone(),
             state: Arc::clone(&self.tap.state),
             is_failing: false,
         };
@@ -77,25 +118,9 @@ impl KeyTap {
         let begun = thread.spawn(move || writer.run(&queued));
         begun.map(drop).map_err(|error| {
             let words = format!("the key log's thread cannot be started: {error}");
-            MaterialError::file(&self.plan.file, words)
+            MaterialError::file(&self.file, words)
                 .with_cure("raise the limit of processes (ulimit -u, or TasksMax= of the service)")
         })
-    }
-
-    /// Has the file opened anew, after log rotation has moved it away.
-    pub fn reopen(&self) {
-        self.tap.state.is_moved.store(true, Ordering::Relaxed);
-        // An empty line wakes the thread; where there is no room for it, others do.
-        let _ = self.tap.lines.try_send(String::new());
-    }
-
-    /// A core's end.
-    pub(super) fn log(&self) -> Arc<dyn KeyLog> {
-        self.tap.clone()
-    }
-
-    pub(super) fn plan(&self) -> &KeyLogPlan {
-        &self.plan
     }
 }
 
@@ -153,6 +178,14 @@ struct State {
     dropped: AtomicU64,
     /// The path is to be opened anew.
     is_moved: AtomicBool,
+}
+
+impl Tap {
+    fn reopen(&self) {
+        self.state.is_moved.store(true, Ordering::Relaxed);
+        // An empty line wakes the thread; where there is no room for it, others do.
+        let _ = self.lines.try_send(String::new());
+    }
 }
 
 impl KeyLog for Tap {
@@ -291,11 +324,11 @@ mod tests {
         let path = directory.path().join("keys");
         fs::write(&path, "").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        let refused = KeyTap::new(&plan(&path)).unwrap_err().to_string();
+        let refused = KeyTap::new(&plan(&path), None).unwrap_err().to_string();
         assert!(refused.contains("chmod 600"), "{refused}");
         let link = directory.path().join("link");
         symlink(&path, &link).unwrap();
-        let refused = KeyTap::new(&plan(&link)).unwrap_err().to_string();
+        let refused = KeyTap::new(&plan(&link), None).unwrap_err().to_string();
         assert!(refused.contains("not a plain file"), "{refused}");
     }
 
@@ -303,7 +336,7 @@ mod tests {
     fn a_new_file_is_its_owners_alone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("keys");
-        let tap = KeyTap::new(&plan(&path)).unwrap();
+        let tap = KeyTap::new(&plan(&path), None).unwrap();
         tap.log().log("A", &[1], &[2]);
         assert!(!path.exists(), "it waits for the user who will have it");
         tap.open().unwrap();
@@ -316,7 +349,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("keys");
         let moved = directory.path().join("keys.1");
-        let tap = KeyTap::new(&plan(&path)).unwrap();
+        let tap = KeyTap::new(&plan(&path), None).unwrap();
         tap.open().unwrap();
         tap.log().log("A", &[1], &[2]);
         expect(&path, "A 01 02\n");

@@ -57,21 +57,19 @@ fn logs() {
     });
     have_lines("lines in the new files");
 
-    // A reload opens it by itself where TLS is another one.
-    fs::remove_file(&files[1]).unwrap();
+    // A reload opens it by itself where the path is another one.
+    let moved = log.join("other-keys");
     open(proxy.file().parent().unwrap());
     for file in [&house.edge.certificate, &house.edge.private_key] {
         open(file.parent().unwrap());
         give(file, NOBODY);
     }
-    let again = toml.replace(
-        "key_log_sources",
-        "protocols = \"TLSv1.3\"\nkey_log_sources",
-    );
+    let [before, after] = [&files[1], &moved].map(|file| file.display().to_string());
+    let again = toml.replace(&before, &after);
     proxy.reload_with(&again);
     exchange(&proxy, &house);
     until("secrets after the reload", || {
-        let secrets = fs::read_to_string(&files[1]).ok()?;
+        let secrets = fs::read_to_string(&moved).ok()?;
         secrets.contains("CLIENT_TRAFFIC_SECRET_0").then_some(())
     });
 }
