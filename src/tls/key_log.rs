@@ -4,7 +4,7 @@
 //! configuration for them, which differs in nothing else and shares the sessions of the first.
 
 use std::fmt::{self, Write as _};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError};
 use std::thread;
 
+use rustix::process::geteuid;
 use rustls::KeyLog;
 
 use super::material::MaterialError;
@@ -124,14 +125,19 @@ impl Outlet {
     }
 }
 
-/// What there is at the path may be used, if there is anything.
+/// What there is at the path may be used, if there is anything. For whoever wants to know before it
+/// is opened: what is opened may be something else, and [`open_file`] looks again.
 ///
 /// # Errors
 /// Others than its owner may read it.
 pub(super) fn examine(file: &Located<PathBuf>) -> Result<(), MaterialError> {
-    let Ok(metadata) = fs::symlink_metadata(&file.value) else {
-        return Ok(());
-    };
+    match fs::symlink_metadata(&file.value) {
+        Ok(metadata) => is_private(file, &metadata),
+        Err(_) => Ok(()),
+    }
+}
+
+fn is_private(file: &Located<PathBuf>, metadata: &Metadata) -> Result<(), MaterialError> {
     if !metadata.is_file() {
         let words = "the key log is there already, and is not a plain file";
         return Err(MaterialError::file(file, words).with_cure("name a file of its own"));
@@ -144,6 +150,8 @@ pub(super) fn examine(file: &Located<PathBuf>) -> Result<(), MaterialError> {
     Ok(())
 }
 
+/// Who may write to the folder could have put another file there at any time until it is open. So
+/// only what is open is believed, and it has to be our user's: its owner may read it.
 fn open_file(file: &Located<PathBuf>) -> Result<File, MaterialError> {
     let opened = OpenOptions::new()
         .append(true)
@@ -151,19 +159,36 @@ fn open_file(file: &Located<PathBuf>) -> Result<File, MaterialError> {
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
         .open(&file.value);
-    opened.map_err(|error| {
-        let unusable =
-            MaterialError::file(file, format!("the key log cannot be written: {error}"));
-        let path = file.value.display();
-        unusable.with_cure(match error.kind() {
-            io::ErrorKind::PermissionDenied => format!(
-                "`chown {} {path}`, or delete it: it is written by the user that Ringway runs as, who \
-                 also needs a folder to make it in",
-                rustix::process::geteuid().as_raw()
-            ),
-            _ => "name a file in a directory that Ringway's user may write to".to_owned(),
-        })
+    let opened = opened.map_err(|error| unwritable(file, &error))?;
+    let metadata = opened
+        .metadata()
+        .map_err(|error| unwritable(file, &error))?;
+    is_private(file, &metadata)?;
+    if metadata.uid() != geteuid().as_raw() {
+        let words = format!(
+            "the key log is there already, and user {} owns it, who may read it",
+            metadata.uid()
+        );
+        return Err(MaterialError::file(file, words).with_cure(change_of_owner(file)));
+    }
+    Ok(opened)
+}
+
+fn unwritable(file: &Located<PathBuf>, error: &io::Error) -> MaterialError {
+    let words = format!("the key log cannot be written: {error}");
+    MaterialError::file(file, words).with_cure(match error.kind() {
+        io::ErrorKind::PermissionDenied => change_of_owner(file),
+        _ => "name a file in a directory that Ringway's user may write to".to_owned(),
     })
+}
+
+fn change_of_owner(file: &Located<PathBuf>) -> String {
+    format!(
+        "`chown {} {}`, or delete it: it is written by the user that Ringway runs as, who also needs \
+         a folder to make it in",
+        geteuid().as_raw(),
+        file.value.display()
+    )
 }
 
 /// A core's end: never waits for the file. What the queue locks is locked to wake the writer alone.
@@ -275,7 +300,7 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
     use std::path::Path;
 
     use ringway_support::until;
@@ -342,6 +367,55 @@ mod tests {
         tap.open().unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & OTHERS, 0);
         expect(&path, "A 01 02\n");
+    }
+
+    #[test]
+    fn a_file_that_comes_between_the_look_and_the_opening_gets_nothing_if_others_may_read_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys");
+        for mode in [0o666, 0o640, 0o602] {
+            let tap = KeyTap::new(&plan(&path), None).unwrap();
+            tap.log().log("A", &[1], &[2]);
+            write_with_mode(&path, mode);
+            let refused = tap.open().unwrap_err().to_string();
+            assert!(refused.contains("chmod 600"), "{refused}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), "");
+            fs::remove_file(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_file_that_another_user_owns_is_not_written_to_by_root_at_the_start_or_after_rotation() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys");
+        let moved = directory.path().join("keys.1");
+        let other = geteuid().as_raw() + 1;
+        write_with_mode(&path, 0o600);
+        if let Err(error) = chown(&path, Some(other), None) {
+            println!("SKIPPED: only root can give a file away: {error}");
+            return;
+        }
+        let tap = KeyTap::new(&plan(&path), None).unwrap();
+        let refused = tap.open().unwrap_err().to_string();
+        for words in [format!("user {other} owns it"), "`chown ".to_owned()] {
+            assert!(refused.contains(&words), "{refused}");
+        }
+        fs::remove_file(&path).unwrap();
+
+        let tap = KeyTap::new(&plan(&path), None).unwrap();
+        tap.open().unwrap();
+        fs::rename(&path, &moved).unwrap();
+        write_with_mode(&path, 0o600);
+        chown(&path, Some(other), None).unwrap();
+        tap.reopen();
+        tap.log().log("A", &[1], &[2]);
+        expect(&moved, "A 01 02\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "");
+    }
+
+    fn write_with_mode(path: &Path, mode: u32) {
+        fs::write(path, "").unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
 
     #[test]
