@@ -15,7 +15,7 @@ pub(super) struct Signals {
 pub(super) enum Asked {
     /// SIGTERM or SIGINT.
     Stop,
-    /// SIGUSR1: open the access log anew.
+    /// SIGUSR1: open the access log and the key logs anew.
     Reopen,
     /// SIGHUP: read the configuration anew.
     Reload,
