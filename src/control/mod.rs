@@ -17,6 +17,7 @@ mod reports;
 pub mod resolver;
 mod shared;
 mod signals;
+mod socket_file;
 mod sockets;
 mod succession;
 mod supervisor;

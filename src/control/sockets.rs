@@ -3,14 +3,15 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, Socket, Type};
 use tokio::time::sleep;
 
 use super::inherited::{Inherited, Origin, SocketSet, inspect, may_have_more};
+use super::socket_file::{NO_SOCKET_CURE, remove_if_stale};
 use crate::config::{BindAddress, ListenerPlan, Plan, Steering};
 use crate::net::{PeerAddress, bind, local_address, readjust, reserve};
 use crate::sys::{steer_by_source, stop_steering};
@@ -81,6 +82,7 @@ impl fmt::Display for BindError {
             }
             io::ErrorKind::AddrNotAvailable => "no interface of this machine has the address",
             io::ErrorKind::NotFound => "the folder of the unix socket does not exist",
+            io::ErrorKind::AlreadyExists => NO_SOCKET_CURE,
             _ => "see bind(2) and listen(2) for this error",
         };
         write!(
@@ -449,20 +451,7 @@ fn open_unix(
     let BindAddress::Unix(path) = address else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    remove_if_stale(path)?;
+    remove_if_stale(path, Type::STREAM)?;
     let fd = bind(address, &listener.socket, listener.backlog)?;
     Ok((PeerAddress::Unix(Arc::new(PathBuf::from(path))), vec![fd]))
-}
-
-/// A socket file that nobody listens on any more is left over from a process that was killed.
-/// Never waits: a listener whose queue is full answers EAGAIN (connect(2)), and is alive.
-pub(super) fn remove_if_stale(path: &Path) -> io::Result<()> {
-    let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-    match probe.connect(&SockAddr::unix(path)?) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path)
-        }
-        // bind(2) says what is wrong, if anything is.
-        _ => Ok(()),
-    }
 }

@@ -12,6 +12,7 @@ use super::board::Board;
 use super::inherited::Inherited;
 use super::key_rings::adopt;
 use super::notify::Notify;
+use super::socket_file::NO_SOCKET_CURE;
 use super::sockets::Sockets;
 use super::supervisor::Options;
 use super::takeover::{Door, Predecessor, Relieved, Request, Taken, TakeoverError, ask};
@@ -55,6 +56,7 @@ fn unusable(door: &Path, error: &io::Error) -> SuccessionError {
         io::ErrorKind::AddrInUse => {
             "another process waits there: take its sockets with --take-over"
         }
+        io::ErrorKind::AlreadyExists => NO_SOCKET_CURE,
         io::ErrorKind::NotFound => "its folder does not exist (systemd: RuntimeDirectory=)",
         _ => "it needs a folder that this user may write to",
     };

@@ -1,9 +1,11 @@
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, Permissions};
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::process;
 
 use rustix::net::sockopt;
 use rustix::process::geteuid;
@@ -11,10 +13,13 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::{AdminPlan, BindAddress};
-use crate::control::sockets::remove_if_stale;
+use crate::control::socket_file::{NO_SOCKET_CURE, remove_if_stale};
 
 /// Clients that may wait for a place; the kernel refuses more.
 const BACKLOG: i32 = 64;
+
+/// Of a unix socket: 108 with the zero at its end (unix(7)).
+const PATH_BYTES_MAX: usize = 107;
 
 /// One address of the admin server.
 #[derive(Debug)]
@@ -58,6 +63,7 @@ impl fmt::Display for ListenError {
             io::ErrorKind::NotFound => {
                 "the folder does not exist: make it, or let systemd do so (RuntimeDirectory=ringway)"
             }
+            io::ErrorKind::AlreadyExists => NO_SOCKET_CURE,
             io::ErrorKind::AddrNotAvailable => "no interface of this machine has the address",
             _ => "see bind(2) and listen(2) for this error",
         };
@@ -122,7 +128,7 @@ pub(super) enum Stream {
 }
 
 fn open_unix(path: &Path, mode: u32) -> io::Result<Door> {
-    remove_if_stale(path)?;
+    remove_if_stale(path, Type::STREAM)?;
     listen_at(path, mode)
 }
 
@@ -131,19 +137,37 @@ fn replace_unix(path: &Path, mode: u32) -> io::Result<Door> {
     if !is_trusted(path) {
         return open_unix(path, mode);
     }
-    let beside = path.with_extension("new");
-    let renamed = open_unix(&beside, mode).and_then(|mut door| {
-        fs::rename(&beside, path)?;
-        if let Door::Unix(_, file) = &mut door {
-            path.clone_into(&mut file.path);
-        }
-        Ok(door)
-    });
-    // The name is too long, or taken: then there is nobody for a moment.
-    renamed.or_else(|_| {
-        fs::remove_file(path)?;
-        open_unix(path, mode)
-    })
+    let beside = beside(path);
+    if beside.as_os_str().len() > PATH_BYTES_MAX {
+        return push_aside(path, &beside, mode);
+    }
+    let mut door = open_unix(&beside, mode)?;
+    fs::rename(&beside, path)?;
+    if let Door::Unix(_, file) = &mut door {
+        path.clone_into(&mut file.path);
+    }
+    Ok(door)
+}
+
+/// A name that nobody else has: hidden, and with the number of this process.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}", process::id()));
+    path.with_file_name(name)
+}
+
+/// No socket can be made at the name beside, but renamed to it: there is nobody for a moment, and
+/// whoever was there is again where this fails.
+fn push_aside(path: &Path, beside: &Path, mode: u32) -> io::Result<Door> {
+    fs::rename(path, beside)?;
+    let opened = listen_at(path, mode);
+    // What counts is whether anybody listens.
+    let _ = match &opened {
+        Ok(_) => fs::remove_file(beside),
+        Err(_) => fs::rename(beside, path),
+    };
+    opened
 }
 
 /// Whether a process of root or of this one's user listens there, as the process before this does.
@@ -272,8 +296,9 @@ mod tests {
     #[tokio::test]
     async fn who_follows_a_process_takes_its_place_without_a_moment_in_which_there_is_nobody() {
         let folder = tempfile::tempdir().unwrap();
-        // The second name is the one that would be used meanwhile.
-        for name in ["admin.sock", "admin.new"] {
+        // No socket can have the name beside the second.
+        let longest = PATH_BYTES_MAX - folder.path().as_os_str().len() - "/".len();
+        for name in ["admin.sock", &"a".repeat(longest)] {
             let path = folder.path().join(name);
             let address = BindAddress::Unix(path.clone());
             let old = Door::open(&address, &plan(0o600)).unwrap();
@@ -289,6 +314,51 @@ mod tests {
             // Without anybody before it is as any other.
             drop(Door::succeed(&address, &plan(0o600)).unwrap());
         }
+    }
+
+    #[tokio::test]
+    async fn files_that_are_no_sockets_are_neither_used_nor_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ringway.sock");
+        let address = BindAddress::Unix(path.clone());
+        let others =
+            ["ringway.new", "ringway.sock.new", "ringway"].map(|it| folder.path().join(it));
+        others.iter().for_each(|it| fs::write(it, "kept").unwrap());
+        let old = Door::open(&address, &plan(0o600)).unwrap();
+        drop(Door::succeed(&address, &plan(0o600)).unwrap());
+        drop(old);
+        assert!(!path.exists());
+        let kept = others.map(|it| fs::read_to_string(it).unwrap());
+        assert_eq!(kept, ["kept", "kept", "kept"]);
+
+        fs::write(&path, "kept").unwrap();
+        for open in [Door::open, Door::succeed] {
+            let words = open(&address, &plan(0o600)).unwrap_err().to_string();
+            assert!(words.contains("is no socket and stays"), "{words}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), "kept");
+        }
+    }
+
+    #[tokio::test]
+    async fn where_the_place_cannot_be_taken_the_process_before_keeps_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let old = Door::open(&BindAddress::Unix(path.clone()), &plan(0o600)).unwrap();
+        let beside = beside(&path);
+        fs::create_dir(&beside).unwrap();
+        replace_unix(&path, 0o600).unwrap_err();
+        fs::remove_dir(&beside).unwrap();
+
+        // Nobody can listen at a name that is too long.
+        let long = folder.path().join("a".repeat(PATH_BYTES_MAX));
+        fs::rename(&path, &long).unwrap();
+        push_aside(&long, &beside, 0o600).unwrap_err();
+        fs::rename(&long, &path).unwrap();
+
+        let client = UnixStream::connect(&path).await.unwrap();
+        old.accept().await.unwrap();
+        drop((client, old));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[tokio::test]

@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use super::message::{Introduction, Message, OfferedSockets};
 use super::wire::{DESCRIPTORS_MAX, Wire};
+use crate::control::socket_file::remove_if_stale;
 use crate::control::sockets::Offered;
 use crate::net::PeerAddress;
 use crate::tls::PassedKeys;
@@ -70,7 +71,7 @@ impl Door {
     /// # Errors
     /// Another process waits there, or the file cannot be made.
     pub(in crate::control) fn open(path: &Path) -> io::Result<Self> {
-        remove_if_stale(path)?;
+        remove_if_stale(path, Type::SEQPACKET)?;
         let socket = Socket::new(Domain::UNIX, Type::SEQPACKET.nonblocking(), None)?;
         socket.bind(&SockAddr::unix(path)?)?;
         // Nobody can connect before listen(2).
@@ -114,15 +115,6 @@ impl Drop for Door {
             // Somebody may have removed it before us.
             let _ = fs::remove_file(&self.path);
         }
-    }
-}
-
-/// A file that nobody listens at any more is left over from a process that was killed.
-fn remove_if_stale(path: &Path) -> io::Result<()> {
-    match Wire::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        // bind(2) says what is wrong, if anything is.
-        _ => Ok(()),
     }
 }
 
