@@ -490,7 +490,7 @@ fn the_admin_server_is_the_new_processs_after_an_upgrade() {
     for _ in 0..3 {
         let new = place.follow(&old, place.successor(), &toml);
         processes.push(new.pid());
-        assert!(!new.stderr().contains("there is no admin server"));
+        assert!(!new.stderr().contains("`listen` of [admin]"));
         assert_eq!(operated(&path), new.pid());
         old.wait_exit().expect_code(0);
         assert_eq!(

@@ -3,11 +3,11 @@ use std::fmt;
 use std::fs::{self, Permissions};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process;
 
-use rustix::net::sockopt;
 use rustix::process::geteuid;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -79,14 +79,19 @@ impl Door {
         Self::open_by(open_unix, address, plan)
     }
 
-    /// The process that this one has followed may still listen at the path of a unix socket: whoever
-    /// comes from now on comes here.
-    pub(super) fn succeed(address: &BindAddress, plan: &AdminPlan) -> Result<Self, ListenError> {
-        Self::open_by(replace_unix, address, plan)
+    /// The process that this one has followed, `before`, may still listen at the path of a unix
+    /// socket: whoever comes from now on comes here.
+    pub(super) fn succeed(
+        address: &BindAddress,
+        plan: &AdminPlan,
+        before: u32,
+    ) -> Result<Self, ListenError> {
+        let replace = |path: &Path, mode| replace_unix(path, mode, before);
+        Self::open_by(replace, address, plan)
     }
 
     fn open_by(
-        unix: fn(&Path, u32) -> io::Result<Self>,
+        unix: impl Fn(&Path, u32) -> io::Result<Self>,
         address: &BindAddress,
         plan: &AdminPlan,
     ) -> Result<Self, ListenError> {
@@ -107,11 +112,7 @@ impl Door {
         match self {
             Self::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
-                let credentials = stream.peer_cred()?;
-                let peer = Peer::Local {
-                    uid: credentials.uid(),
-                    pid: credentials.pid().unwrap_or_default(),
-                };
+                let peer = local(&stream)?;
                 Ok((Stream::Unix(stream), peer))
             }
             Self::Tcp(listener, _) => {
@@ -133,8 +134,8 @@ fn open_unix(path: &Path, mode: u32) -> io::Result<Door> {
 }
 
 /// Listens beside the path and renames: at no moment is there nobody.
-fn replace_unix(path: &Path, mode: u32) -> io::Result<Door> {
-    if !is_trusted(path) {
+fn replace_unix(path: &Path, mode: u32, before: u32) -> io::Result<Door> {
+    if !occupant(path).is_ok_and(|it| is_trusted(it, before)) {
         return open_unix(path, mode);
     }
     let beside = beside(path);
@@ -170,14 +171,28 @@ fn push_aside(path: &Path, beside: &Path, mode: u32) -> io::Result<Door> {
     opened
 }
 
-/// Whether a process of root or of this one's user listens there, as the process before this does.
-fn is_trusted(path: &Path) -> bool {
-    let peer = || {
-        let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-        probe.connect(&SockAddr::unix(path)?)?;
-        io::Result::Ok(sockopt::socket_peercred(&probe)?.uid)
+/// Who listens there.
+fn occupant(path: &Path) -> io::Result<Peer> {
+    let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    probe.connect(&SockAddr::unix(path)?)?;
+    local(&UnixStream::from_std(OwnedFd::from(probe).into())?)
+}
+
+fn local(stream: &UnixStream) -> io::Result<Peer> {
+    let credentials = stream.peer_cred()?;
+    Ok(Peer::Local {
+        uid: credentials.uid(),
+        pid: credentials.pid().unwrap_or_default(),
+    })
+}
+
+/// A process of root, of this one's user, or the one before this, which may have become another
+/// user than this one has.
+fn is_trusted(occupant: Peer, before: u32) -> bool {
+    let Peer::Local { uid, pid } = occupant else {
+        return false;
     };
-    peer().is_ok_and(|uid| uid.is_root() || uid == geteuid())
+    uid == 0 || uid == geteuid().as_raw() || u32::try_from(pid) == Ok(before)
 }
 
 /// The permissions stand before anybody can connect: that needs listen(2).
@@ -187,7 +202,7 @@ fn listen_at(path: &Path, mode: u32) -> io::Result<Door> {
     let file = SocketFile::of(path)?;
     fs::set_permissions(path, Permissions::from_mode(mode))?;
     socket.listen(BACKLOG)?;
-    let listener = UnixListener::from_std(std::os::fd::OwnedFd::from(socket).into())?;
+    let listener = UnixListener::from_std(OwnedFd::from(socket).into())?;
     Ok(Door::Unix(listener, file))
 }
 
@@ -255,6 +270,9 @@ mod tests {
     use super::*;
     use crate::config::Located;
 
+    /// No process has this number.
+    const BEFORE: u32 = u32::MAX;
+
     fn plan(mode: u32) -> AdminPlan {
         AdminPlan {
             listen: Vec::<Located<BindAddress>>::new(),
@@ -302,7 +320,7 @@ mod tests {
             let path = folder.path().join(name);
             let address = BindAddress::Unix(path.clone());
             let old = Door::open(&address, &plan(0o600)).unwrap();
-            let new = Door::succeed(&address, &plan(0o640)).unwrap();
+            let new = Door::succeed(&address, &plan(0o640), BEFORE).unwrap();
             let mode = fs::metadata(&path).unwrap().permissions().mode();
             assert_eq!(mode & 0o7777, 0o640);
             drop(old);
@@ -312,8 +330,19 @@ mod tests {
             drop((client, new));
             assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
             // Without anybody before it is as any other.
-            drop(Door::succeed(&address, &plan(0o600)).unwrap());
+            drop(Door::succeed(&address, &plan(0o600), BEFORE).unwrap());
         }
+    }
+
+    #[test]
+    fn who_is_trusted_is_root_this_user_or_the_process_before_whatever_its_user() {
+        let occupant = |uid| Peer::Local { uid, pid: 7 };
+        let other = geteuid().as_raw() + 1;
+        for uid in [0, geteuid().as_raw()] {
+            assert!(is_trusted(occupant(uid), BEFORE));
+        }
+        assert!(!is_trusted(occupant(other), BEFORE));
+        assert!(is_trusted(occupant(other), 7));
     }
 
     #[tokio::test]
@@ -325,15 +354,20 @@ mod tests {
             ["ringway.new", "ringway.sock.new", "ringway"].map(|it| folder.path().join(it));
         others.iter().for_each(|it| fs::write(it, "kept").unwrap());
         let old = Door::open(&address, &plan(0o600)).unwrap();
-        drop(Door::succeed(&address, &plan(0o600)).unwrap());
+        drop(Door::succeed(&address, &plan(0o600), BEFORE).unwrap());
         drop(old);
         assert!(!path.exists());
         let kept = others.map(|it| fs::read_to_string(it).unwrap());
         assert_eq!(kept, ["kept", "kept", "kept"]);
 
         fs::write(&path, "kept").unwrap();
-        for open in [Door::open, Door::succeed] {
-            let words = open(&address, &plan(0o600)).unwrap_err().to_string();
+        let plan = plan(0o600);
+        let opened = [
+            Door::open(&address, &plan),
+            Door::succeed(&address, &plan, BEFORE),
+        ];
+        for opened in opened {
+            let words = opened.unwrap_err().to_string();
             assert!(words.contains("is no socket and stays"), "{words}");
             assert_eq!(fs::read_to_string(&path).unwrap(), "kept");
         }
@@ -346,7 +380,7 @@ mod tests {
         let old = Door::open(&BindAddress::Unix(path.clone()), &plan(0o600)).unwrap();
         let beside = beside(&path);
         fs::create_dir(&beside).unwrap();
-        replace_unix(&path, 0o600).unwrap_err();
+        replace_unix(&path, 0o600, BEFORE).unwrap_err();
         fs::remove_dir(&beside).unwrap();
 
         // Nobody can listen at a name that is too long.

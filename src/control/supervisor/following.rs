@@ -2,15 +2,20 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use super::{StartError, Started, Turn, system};
 use crate::config::Plan;
-use crate::control::admin::Admin;
+use crate::control::admin::{Admin, Followed};
 use crate::control::key_rings::passed_on;
 use crate::control::sockets::Sockets;
-use crate::control::takeover::{Offer, Request, Taken};
+use crate::control::takeover::{Offer, Relieved, Request, Taken};
+
+/// From a drain that is over to the process's end: closing takes 4 s, and the word of the process
+/// after it 5 s.
+const ENDING_TIME_MAX: Duration = Duration::from_secs(10);
 
 impl Started {
     /// Workers begin, and where there is a process before this one, it ends.
@@ -25,7 +30,9 @@ impl Started {
             Some(sockets) => self.succession.succeed(sockets).await.map_err(system)?,
             None => None,
         };
-        self.open_admin(&plan);
+        if let Some(relieved) = &relieved {
+            self.open_admin(&plan, relieved);
+        }
         // The process before this had to be there until commands come here.
         drop(relieved);
         self.succession.ready(&self.board, &self.status());
@@ -47,13 +54,13 @@ impl Started {
     }
 
     /// Where the process before this has given its addresses up. Without them this one still serves.
-    fn open_admin(&mut self, plan: &Plan) {
-        if let Some(plan) = plan.admin.as_ref().filter(|_| self.admin.is_none()) {
-            match Admin::succeed(plan, &self.reach) {
-                Ok(admin) => self.admin = Some(admin),
-                Err(error) => tracing::error!("{error}; there is no admin server"),
-            }
-        }
+    fn open_admin(&mut self, plan: &Plan, relieved: &Relieved) {
+        let followed = Followed {
+            pid: relieved.pid,
+            time: plan.runtime.drain_timeout + ENDING_TIME_MAX,
+        };
+        let admin = plan.admin.as_ref();
+        self.admin = admin.map(|plan| Admin::succeed(plan, followed, &self.reach));
     }
 
     pub(super) fn on_request(&mut self, request: Request) -> Turn {

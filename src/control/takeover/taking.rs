@@ -23,6 +23,7 @@ pub(in crate::control) struct Predecessor {
 #[derive(Debug)]
 pub(in crate::control) struct Relieved {
     _wire: Wire,
+    pub(in crate::control) pid: u32,
 }
 
 /// What a predecessor has given.
@@ -229,6 +230,9 @@ impl Predecessor {
             // It hangs: what it does not accept, this process does.
             Err(_) => tracing::warn!("process {pid} does not say that it accepts no more"),
         }
-        Ok(Relieved { _wire: self.wire })
+        Ok(Relieved {
+            _wire: self.wire,
+            pid,
+        })
     }
 }
