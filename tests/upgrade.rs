@@ -573,6 +573,39 @@ fn without_an_admin_server_of_the_new_process_the_old_one_answers_while_it_drain
     assert!(!path.exists());
 }
 
+#[test]
+fn a_process_that_another_has_followed_refuses_what_would_change_something_and_shows_the_rest() {
+    let place = Place::new();
+    let echo = Peer::plain().echo();
+    let path = place.directory.path().join("admin.sock");
+    let front = front_to_back("", "", echo.address());
+    let admin = format!("[admin]\nlisten = \"unix:{}\"\n", path.display());
+    let mut old = place.ringway().start(&(admin + &front));
+    let mut long = Link::connect(old.address("front")).unwrap();
+    long.ping(b"before");
+    let new = place.follow(&old, place.successor(), &front);
+    let server = echo.address().to_string();
+    let commands = [
+        &["drain"][..],
+        &["close", "--all"],
+        &["server", "back", &server, "down"],
+        &["log-level", "debug"],
+    ];
+    for command in commands {
+        let all = [command, &["--socket", path.to_str().unwrap()]].concat();
+        let all: Vec<&OsStr> = all.into_iter().map(OsStr::new).collect();
+        let exit = ringway!().command(&all);
+        let words = format!("process {} has taken over", new.pid());
+        exit.expect_code(64);
+        assert!(exit.stderr.contains(&words), "{command:?}: {exit:?}");
+    }
+    assert_eq!(operated(&path), old.pid());
+    long.ping(b"as it was");
+    long.finish().unwrap();
+    assert_eq!(long.expect_end(), Ending::Clean);
+    old.wait_exit().expect_code(0);
+}
+
 /// The process serves, and another one can still follow it.
 fn expect_untouched(place: &Place, mut old: Proxy, toml: &str) {
     Link::connect(old.address("front"))

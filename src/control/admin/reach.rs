@@ -1,6 +1,9 @@
 use std::collections::VecDeque;
+use std::process;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use hyper::StatusCode;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -58,6 +61,8 @@ pub(in crate::control) struct Reach {
     /// By which every core is spoken to.
     pub(super) board: Board,
     began: Instant,
+    /// The process that has taken over from this one.
+    successor: Arc<OnceLock<u32>>,
 }
 
 /// Both ends: what routes have, and what the supervisor listens to.
@@ -67,6 +72,7 @@ pub(in crate::control) fn reach(board: &Board) -> (Reach, Commands) {
         commands: sender,
         board: board.clone(),
         began: Instant::now(),
+        successor: Arc::default(),
     };
     let commands = Commands {
         received,
@@ -118,6 +124,28 @@ impl Reach {
         // A core that is too busy is left out: who asks sees who has answered.
         let _ = timeout(CORES_WAIT_MAX, collect).await;
         all
+    }
+
+    /// Another process has taken over: what is to change has to change there.
+    pub(in crate::control) fn yield_to(&self, pid: u32) {
+        // Nobody takes over twice.
+        let _ = self.successor.set(pid);
+    }
+
+    /// # Errors
+    /// The answer to whoever would change something, where another process has taken over.
+    pub(super) fn in_charge(&self) -> Result<(), Answer> {
+        self.successor.get().map_or(Ok(()), |pid| {
+            Err(Answer::refused(
+                StatusCode::SERVICE_UNAVAILABLE,
+                &format!("process {pid} has taken over, and this one drains"),
+                &format!(
+                    "ask again: process {pid} answers as soon as its admin server is there; SIGTERM \
+                     closes what this one, process {}, still has",
+                    process::id()
+                ),
+            ))
+        })
     }
 
     pub(super) fn uptime(&self) -> Duration {

@@ -83,12 +83,24 @@ pub(super) async fn answer(method: &Method, path: &str, asked: Asked) -> Answer 
         Err(refused) => return refused,
     };
     let peer = asked.peer;
-    let answer = (route.run)(asked).await.unwrap_or_else(|refused| refused);
+    let answer = run(route, asked).await.unwrap_or_else(|refused| refused);
     if route.changes {
         let status = answer.status.as_u16();
         tracing::info!("admin: POST {path} by {peer}: {status}");
     }
     answer
+}
+
+async fn run(route: &Route, asked: Asked) -> Result<Answer, Answer> {
+    if !route.changes {
+        return (route.run)(asked).await;
+    }
+    let reach = asked.reach.clone();
+    reach.in_charge()?;
+    let answer = (route.run)(asked).await?;
+    // It may not be any more.
+    reach.in_charge()?;
+    Ok(answer)
 }
 
 fn find(method: &Method, path: &str, peer: Peer) -> Result<&'static Route, Answer> {

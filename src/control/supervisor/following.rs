@@ -95,6 +95,7 @@ impl Started {
             sockets.release(&taken.addresses);
         }
         self.board.leave(&taken.addresses);
+        self.reach.yield_to(taken.pid);
         // Free before the other process hears of it.
         self.admin.iter_mut().for_each(Admin::yield_network);
         self.succession.yield_to(taken);
