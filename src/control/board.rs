@@ -12,6 +12,7 @@ use crate::session::RunState;
 use crate::types::{GroupId, ServerId};
 use crate::upstream::{Change, Found, ServerState};
 use crate::worker::{Letter, Postbox};
+pub(super) use held::NotHeld;
 use held::{Held, Said};
 
 /// The names' addresses and the servers that are down, and the workers who are told of them.

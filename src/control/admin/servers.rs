@@ -1,5 +1,9 @@
 //! Servers as the operator wants them: `POST /server`.
 
+use std::sync::Arc;
+
+use hyper::StatusCode;
+
 use super::answer::Answer;
 use super::connections::end;
 use super::model::ServerHeld;
@@ -7,6 +11,7 @@ use super::query::Query;
 use super::routes::Asked;
 use super::status::held_word;
 use crate::config::Plan;
+use crate::control::board::NotHeld;
 use crate::control::resolver::NameKey;
 use crate::net::PeerAddress;
 use crate::session::Wanted;
@@ -16,6 +21,8 @@ use crate::worker::Letter;
 
 /// A server, all of it or one address.
 struct Target {
+    /// Whose numbers are in the key.
+    plan: Arc<Plan>,
     key: NameKey,
     address: Option<PeerAddress>,
 }
@@ -34,15 +41,9 @@ pub(super) async fn hold(asked: Asked) -> Result<Answer, Answer> {
         }
     };
     let target = target(&asked, upstream.clone(), server.clone()).await?;
-    let Target { key, address } = &target;
-    let board = &asked.reach.board;
-    if hold.is_none() && address.is_some() && board.held(*key, None).is_some() {
-        return Err(Answer::wrong(
-            "all addresses of the server are held together",
-            "name the server as the configuration does, to let all of them go",
-        ));
-    }
-    board.hold(*key, address.as_ref(), hold);
+    let Target { plan, key, address } = &target;
+    let held = asked.reach.board.hold((plan, *key), address.as_ref(), hold);
+    held.map_err(not_held)?;
     if hold == Some(Hold::Down) {
         let wanted = Wanted {
             group: Some(upstream.clone()),
@@ -59,15 +60,29 @@ pub(super) async fn hold(asked: Asked) -> Result<Answer, Answer> {
     }))
 }
 
+fn not_held(why: NotHeld) -> Answer {
+    match why {
+        NotHeld::Together => Answer::wrong(
+            "all addresses of the server are held together",
+            "name the server as the configuration does, to let all of them go",
+        ),
+        NotHeld::Reloaded => Answer::refused(
+            StatusCode::CONFLICT,
+            "the configuration was reloaded meanwhile",
+            "ask again, if the server is still what is meant",
+        ),
+    }
+}
+
 /// By the configuration's name of the server, or by an address that one of its names has.
 async fn target(asked: &Asked, upstream: String, server: String) -> Result<Target, Answer> {
     let named = server.clone();
     let found = asked.reach.look(move |started| {
         let (group, servers) = group(started.plan(), &upstream)?;
         let server = servers.iter().position(|(name, _)| *name == named);
-        Ok((group, servers.clone(), server))
+        Ok((Arc::clone(started.plan()), (group, servers), server))
     });
-    let (group, servers, position) = found.await??;
+    let (plan, (group, servers), position) = found.await??;
     if let Some(position) = position {
         if servers[position].1 {
             return Err(Answer::wrong(
@@ -75,8 +90,8 @@ async fn target(asked: &Asked, upstream: String, server: String) -> Result<Targe
                 "take `down` out of the configuration and reload it",
             ));
         }
-        let key = key(group, position);
-        return Ok(Target { key, address: None });
+        let (key, address) = (key(group, position), None);
+        return Ok(Target { plan, key, address });
     }
     let cores = asked.reach.ask_cores(Letter::Census).await;
     let members = cores
@@ -92,11 +107,10 @@ async fn target(asked: &Asked, upstream: String, server: String) -> Result<Targe
             &format!("its servers are {}", names.join(", ")),
         )
     })?;
+    let server = member.server;
     Ok(Target {
-        key: NameKey {
-            group,
-            server: member.server,
-        },
+        plan,
+        key: NameKey { group, server },
         address: Some(member.address.clone()),
     })
 }

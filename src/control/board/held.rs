@@ -1,6 +1,7 @@
 //! What the operator has said of servers, and since when they are as they are.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::{Board, Outlook, translated};
 use crate::config::{Plan, ServerAddress};
@@ -27,6 +28,15 @@ pub(in crate::control) struct Held {
     address: Option<PeerAddress>,
     pub(in crate::control) hold: Hold,
     pub(in crate::control) since: UnixSeconds,
+}
+
+/// Why a server is not held, or let go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::control) enum NotHeld {
+    /// Its numbers are those of a plan that is not in force any more.
+    Reloaded,
+    /// An address alone cannot be let go: all of its server are held.
+    Together,
 }
 
 impl Said {
@@ -75,20 +85,27 @@ impl Outlook {
 }
 
 impl Board {
-    /// The operator holds a server of the plan in force, or lets it go: all workers are told.
-    /// Without an address that goes for all that it has.
+    /// The operator holds a server, or lets it go: all workers are told. Without an address that goes
+    /// for all that it has.
+    ///
+    /// # Errors
+    /// Nothing has changed.
     pub(in crate::control) fn hold(
         &self,
-        key: NameKey,
+        (plan, key): (&Arc<Plan>, NameKey),
         address: Option<&PeerAddress>,
         hold: Option<Hold>,
-    ) {
+    ) -> Result<(), NotHeld> {
         self.with(|board| {
-            let Some(plan) = board.plan.clone() else {
-                return;
-            };
+            if !board.plan.as_ref().is_some_and(|it| Arc::ptr_eq(it, plan)) {
+                return Err(NotHeld::Reloaded);
+            }
+            let is_whole = |it: &Held| it.address.is_none() && it.is_of(plan, key);
+            if hold.is_none() && address.is_some() && board.held.iter().any(is_whole) {
+                return Err(NotHeld::Together);
+            }
             let same = |it: &Held| address.is_none() || it.address.as_ref() == address;
-            board.held.retain(|it| !it.is_of(&plan, key) || !same(it));
+            board.held.retain(|it| !it.is_of(plan, key) || !same(it));
             let upstream = plan.upstream(key.group);
             let server = upstream.servers.get(usize::from(key.server.0));
             board
@@ -103,7 +120,8 @@ impl Board {
             for postbox in board.workers.values() {
                 postbox.post(letter(key, address, hold));
             }
-        });
+            Ok(())
+        })
     }
 
     /// What the operator has said last of an address; without one, of the whole server.
@@ -140,8 +158,6 @@ fn letter(key: NameKey, address: Option<&PeerAddress>, hold: Option<Hold>) -> Le
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::config::parse;
     use crate::worker::{Mailbox, mailbox};
@@ -202,7 +218,8 @@ mod tests {
         let board = Board::default();
         board.begin(Arc::clone(&first));
         let worker = enlisted(&board, 0);
-        board.hold(key(&first, "b"), None, Some(Hold::Drain));
+        let place = (&first, key(&first, "b"));
+        board.hold(place, None, Some(Hold::Drain)).unwrap();
         assert_eq!(holds(&worker), [(key(&first, "b"), Some(Hold::Drain))]);
         assert_eq!(
             holds(&enlisted(&board, 1)),
@@ -235,10 +252,32 @@ mod tests {
             key(&plan, "a"),
             PeerAddress::Ip("10.0.0.2:1".parse().unwrap()),
         );
-        board.hold(key, Some(&address), Some(Hold::Down));
+        let hold = |address, hold| board.hold((&plan, key), address, hold);
+        hold(Some(&address), Some(Hold::Down)).unwrap();
         assert_eq!(board.held(key, Some(&address)).unwrap().hold, Hold::Down);
         assert_eq!(board.held(key, None), None);
-        board.hold(key, None, None);
+        hold(None, None).unwrap();
         assert_eq!(board.held(key, Some(&address)), None);
+        hold(None, Some(Hold::Down)).unwrap();
+        assert_eq!(hold(Some(&address), None), Err(NotHeld::Together));
+        assert_eq!(board.held(key, Some(&address)).unwrap().hold, Hold::Down);
+    }
+
+    #[test]
+    fn a_server_by_its_numbers_of_a_plan_that_was_replaced_is_not_another_that_is_held() {
+        let (first, second) = (plan(&["a", "b"]), plan(&["b"]));
+        let board = Board::default();
+        board.begin(Arc::clone(&first));
+        let worker = enlisted(&board, 0);
+        board.stage(Some(1));
+        board.switch(&second, |_| Letter::Forget);
+        // "a" would be "b", and "b" nothing at all.
+        for group in ["a", "b"] {
+            let place = (&first, key(&first, group));
+            let held = board.hold(place, None, Some(Hold::Down));
+            assert_eq!(held, Err(NotHeld::Reloaded));
+        }
+        assert_eq!(holds(&worker), []);
+        assert_eq!(board.held(key(&second, "b"), None), None);
     }
 }
