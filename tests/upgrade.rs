@@ -763,6 +763,40 @@ fn in_the_background_a_successor_returns_once_it_serves_or_with_the_reason_why_n
 }
 
 #[test]
+fn a_successor_in_a_pid_namespace_of_its_own_takes_over_as_any_other() {
+    let place = Place::new();
+    let echo = Peer::plain().echo();
+    let mut old = place
+        .ringway()
+        .start(&front_to_back("", "", echo.address()));
+    let address = old.address("front").clone();
+    let words = place.directory.path().join("words");
+    let mut command = Command::new("unshare");
+    command
+        .args(["--pid", "--fork", "--kill-child"])
+        .args([env!("CARGO_BIN_EXE_ringway"), "run", "--take-over"])
+        .arg(old.file())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(&words).unwrap());
+    let mut child = command.spawn().unwrap();
+    let _new = Background(child.id());
+    let said = || fs::read_to_string(&words).unwrap();
+    until("it serves, or says why it does not", || {
+        let has_ended = child.try_wait().unwrap().is_some();
+        (has_ended || said().contains("ringway is ready")).then_some(())
+    });
+    let said = said();
+    if said.starts_with("unshare:") {
+        println!("SKIPPED: only root can make a namespace: {said}");
+        return;
+    }
+    assert!(said.contains("took over from process"), "{said}");
+    old.wait_exit().expect_code(0);
+    Link::connect(&address).unwrap().ping(b"with the new one");
+}
+
+#[test]
 fn where_nobody_waits_a_process_starts_as_usual_and_says_so() {
     let place = Place::new();
     let echo = Peer::plain().echo();

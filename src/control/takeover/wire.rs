@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg, sockopt,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::Interest;
@@ -52,10 +52,11 @@ impl Wire {
 
     /// Of a process that has accepted: whoever made the socket listen.
     pub(super) fn peer(&self) -> io::Result<Peer> {
-        let credentials = sockopt::socket_peercred(&self.socket)?;
+        let credentials = self.socket.peer_cred()?;
         Ok(Peer {
-            pid: credentials.pid.as_raw_nonzero().get().unsigned_abs(),
-            uid: credentials.uid.as_raw(),
+            // One of another PID namespace has no number here.
+            pid: credentials.pid().unwrap_or_default().unsigned_abs(),
+            uid: credentials.uid(),
         })
     }
 
