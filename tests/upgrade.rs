@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
 use ringway_support::link::Address;
+use ringway_support::peer::Service;
 use ringway_support::proxy::until_refused;
 use ringway_support::sys::{as_user, kill};
 use ringway_support::tls::{ClientTls, TLS12, TLS13};
@@ -555,17 +556,23 @@ fn slow_clients_of_the_admin_server_do_not_hold_up_the_old_processs_end() {
     assert_eq!(operated(&path), new.pid());
 }
 
+/// A process with an admin server and the one after it without, and a connection of the first.
+fn followed_by_one_without_admin(place: &Place, path: &Path, echo: &Service) -> ([Proxy; 2], Link) {
+    let front = front_to_back("", "", echo.address());
+    let admin = format!("[admin]\nlisten = \"unix:{}\"\n", path.display());
+    let old = place.ringway().start(&(admin + &front));
+    let mut long = Link::connect(old.address("front")).unwrap();
+    long.ping(b"before");
+    let new = place.follow(&old, place.successor(), &front);
+    ([old, new], long)
+}
+
 #[test]
 fn without_an_admin_server_of_the_new_process_the_old_one_answers_while_it_drains() {
     let place = Place::new();
     let echo = Peer::plain().echo();
     let path = place.directory.path().join("admin.sock");
-    let front = front_to_back("", "", echo.address());
-    let admin = format!("[admin]\nlisten = \"unix:{}\"\n", path.display());
-    let mut old = place.ringway().start(&(admin + &front));
-    let mut long = Link::connect(old.address("front")).unwrap();
-    long.ping(b"before");
-    let _new = place.follow(&old, place.successor(), &front);
+    let ([mut old, _new], mut long) = followed_by_one_without_admin(&place, &path, &echo);
     assert_eq!(operated(&path), old.pid());
     long.finish().unwrap();
     assert_eq!(long.expect_end(), Ending::Clean);
@@ -578,12 +585,7 @@ fn a_process_that_another_has_followed_refuses_what_would_change_something_and_s
     let place = Place::new();
     let echo = Peer::plain().echo();
     let path = place.directory.path().join("admin.sock");
-    let front = front_to_back("", "", echo.address());
-    let admin = format!("[admin]\nlisten = \"unix:{}\"\n", path.display());
-    let mut old = place.ringway().start(&(admin + &front));
-    let mut long = Link::connect(old.address("front")).unwrap();
-    long.ping(b"before");
-    let new = place.follow(&old, place.successor(), &front);
+    let ([mut old, new], mut long) = followed_by_one_without_admin(&place, &path, &echo);
     let server = echo.address().to_string();
     let commands = [
         &["drain"][..],
